@@ -1,0 +1,185 @@
+//! The seam every kind of judge implements: what it is, what it is asked, what it answers.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{Picture, Probability};
+
+/// A SHA-256, shown as `sha256:<64 hex digits>`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// 64 lower-case hex digits, without the prefix.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads 64 hex digits, with or without the `sha256:` prefix.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("sha256:").unwrap_or(text);
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who answers: everything a verdict says about a judge.
+#[derive(Debug, Clone)]
+pub struct JudgeCard {
+    /// As policies name it: `shieldgemma2`, `open-nsfw`.
+    pub name: String,
+    /// `shieldgemma2`, `classifier`.
+    pub kind: &'static str,
+    /// Covers weights, graph builder, quantisation and preprocessing; part of the judgement key.
+    pub digest: Digest,
+    /// A demo judge is for showing, not for judging: it says so wherever it answers.
+    pub demo: bool,
+}
+
+/// What a judge needs to know of a policy to ask its question.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyText<'a> {
+    /// `violence`; label-map judges look the policy up by it.
+    pub id: &'a str,
+    /// The policy's text, for prompted judges.
+    pub text: &'a str,
+    /// Softmax temperature T and smoothing a: `(exp(y/T)+a) / (exp(y/T)+exp(n/T)+2a)`.
+    pub temperature: f32,
+    pub alpha: f32,
+}
+
+/// What one judge is asked for one policy. Thresholds are no part of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The rendered prompt, or the label set: enough to ask again years later.
+    pub asked: String,
+    pub temperature: f32,
+    pub alpha: f32,
+    /// Part of the judgement key: covers all of the above.
+    pub hash: Digest,
+}
+
+impl Question {
+    pub fn new(asked: String, temperature: f32, alpha: f32) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(b"shieldgate question v1\0");
+        hasher.update(temperature.to_bits().to_le_bytes());
+        hasher.update(alpha.to_bits().to_le_bytes());
+        hasher.update(asked.as_bytes());
+        Self { asked, temperature, alpha, hash: Digest(hasher.finalize().into()) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("judge `{judge}` can't be asked about policy `{policy}`: {reason}")]
+pub struct QuestionError {
+    pub judge: String,
+    pub policy: String,
+    pub reason: String,
+}
+
+/// Why a judge gave no probability; the code is what verdicts and clients see.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The answer was NaN, infinite or no probability.
+    #[error("the judge's answer is no probability: {0}")]
+    NotAProbability(String),
+    /// The runtime reported an error.
+    #[error("the judge failed: {0}")]
+    Runtime(String),
+    /// It was told to stop, because its time was up.
+    #[error("the judge did not answer in time")]
+    TimedOut,
+}
+
+impl Failure {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotAProbability(_) => "judge_not_a_probability",
+            Self::Runtime(_) => "judge_failed",
+            Self::TimedOut => "judge_timed_out",
+        }
+    }
+}
+
+pub type Answer = Result<Probability, Failure>;
+
+pub trait Judge: Send + Sync {
+    fn card(&self) -> &JudgeCard;
+
+    /// What this judge will be asked for `policy`; called once per policy version, not per picture.
+    fn question(&self, policy: &PolicyText<'_>) -> Result<Question, QuestionError>;
+
+    /// One answer per question, in the order of `questions`. Blocks for as long as the model runs;
+    /// call it off the async threads. Returns early, with failures, once `stop` is raised.
+    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer>;
+}
+
+/// Tells a running judge that nobody waits for it any more.
+///
+/// ONNX Runtime looks at its terminate flag between nodes, so a run ends after the node it is in.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<Mutex<StopState>>);
+
+#[derive(Default)]
+struct StopState {
+    raised: bool,
+    on_raise: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Stop {
+    pub fn raise(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.raised = true;
+        if let Some(act) = state.on_raise.take() {
+            act();
+        }
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).raised
+    }
+
+    /// What to do when it is raised while the next run is under way; at once if it already is.
+    /// Replaces the act of the run before.
+    pub(crate) fn on_raise(&self, act: impl FnOnce() + Send + 'static) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.raised {
+            act();
+        } else {
+            state.on_raise = Some(Box::new(act));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Judges and everything they are made of: checkpoints, ONNX graphs, prompts, ONNX Runtime sessions.
+//!
+//! A judge gives a probability that one picture breaks one policy ([`Judge`]). This crate knows
+//! neither HTTP nor the database.
+//!
+//! To add a kind of judge: one file under `judges/` that implements [`Judge`] and says how a folder
+//! of that kind is checked and opened, and one line in the list in `judges/mod.rs`.
+
+pub mod judge;
+pub mod picture;
+pub mod probability;
+
+pub use judge::{Answer, Digest, Failure, Judge, JudgeCard, PolicyText, Question, QuestionError, Stop};
+pub use picture::Picture;
+pub use probability::Probability;

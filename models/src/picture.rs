@@ -1,0 +1,51 @@
+//! One upright, opaque picture: what media decoding hands to the judges.
+
+use std::sync::Arc;
+
+/// 8-bit RGB, rows top to bottom, no padding: `rgb.len() == width × height × 3`.
+#[derive(Clone)]
+pub struct Picture {
+    width: u32,
+    height: u32,
+    rgb: Arc<[u8]>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a {width}×{height} RGB picture has {expected} bytes, got {actual}")]
+pub struct WrongLength {
+    width: u32,
+    height: u32,
+    expected: u64,
+    actual: u64,
+}
+
+impl Picture {
+    pub fn new(width: u32, height: u32, rgb: impl Into<Arc<[u8]>>) -> Result<Self, WrongLength> {
+        let rgb = rgb.into();
+        let expected = u64::from(width) * u64::from(height) * 3;
+        let actual = rgb.len() as u64;
+        if width == 0 || height == 0 || expected != actual {
+            return Err(WrongLength { width, height, expected, actual });
+        }
+        Ok(Self { width, height, rgb })
+    }
+
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+}
+
+impl std::fmt::Debug for Picture {
+    /// Never the pixels: content must not slip into a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({}×{})", self.width, self.height)
+    }
+}

@@ -1,0 +1,4 @@
+//! shieldgate: bytes in, a recorded verdict out, or an error that recorded nothing.
+
+pub mod timestamp;
+pub mod verdict;
