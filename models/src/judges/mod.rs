@@ -24,7 +24,11 @@ pub const KINDS: &[Kind] = &[classifier::KIND];
 
 /// Opens an installed model. `pipeline` names the media pipeline's version: it is part of the
 /// judge's digest, so that a fixed decoder never serves old answers.
-pub fn open(runtime: &Arc<Runtime>, installed: &Installed, pipeline: &str) -> Result<Box<dyn Judge>, ModelError> {
+pub fn open(
+    runtime: &Arc<Runtime>,
+    installed: &Installed,
+    pipeline: &str,
+) -> Result<Box<dyn Judge>, ModelError> {
     let kind = KINDS
         .iter()
         .find(|kind| kind.name == installed.kind)
