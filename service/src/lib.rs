@@ -2,5 +2,6 @@
 
 pub mod canonical;
 pub mod policy;
+pub mod store;
 pub mod timestamp;
 pub mod verdict;
