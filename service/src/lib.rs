@@ -1,4 +1,5 @@
 //! shieldgate: bytes in, a recorded verdict out, or an error that recorded nothing.
 
+pub mod media;
 pub mod timestamp;
 pub mod verdict;
