@@ -3,5 +3,6 @@
 pub mod canonical;
 pub mod policy;
 pub mod store;
+pub mod media;
 pub mod timestamp;
 pub mod verdict;
