@@ -1,4 +1,6 @@
 //! shieldgate: bytes in, a recorded verdict out, or an error that recorded nothing.
 
+pub mod assets;
+pub mod cluster;
 pub mod timestamp;
 pub mod verdict;
