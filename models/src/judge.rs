@@ -43,6 +43,19 @@ impl Digest {
     }
 }
 
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected `sha256:` and 64 hex digits"))
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.hex())
@@ -135,6 +148,20 @@ impl Failure {
 }
 
 pub type Answer = Result<Probability, Failure>;
+
+/// `(exp(y/T)+a) / (exp(y/T)+exp(n/T)+2a)` of the logits y (breaks the policy) and n (does not);
+/// T = 1 and a = 0 give the plain softmax. ShieldGemma 2's own knobs (arXiv 2504.01081).
+pub(crate) fn calibrated(yes: f64, no: f64, temperature: f32, alpha: f32) -> Answer {
+    let (t, a) = (f64::from(temperature), f64::from(alpha));
+    let (yes, no) = (yes / t, no / t);
+    let p = if a == 0.0 {
+        // The same, without overflow.
+        1.0 / (1.0 + (no - yes).exp())
+    } else {
+        (yes.exp() + a) / (yes.exp() + no.exp() + 2.0 * a)
+    };
+    Probability::try_from(p as f32).map_err(|error| Failure::NotAProbability(error.to_string()))
+}
 
 pub trait Judge: Send + Sync {
     fn card(&self) -> &JudgeCard;

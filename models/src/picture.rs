@@ -30,6 +30,12 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
+    /// A picture made from another one; `rgb` has the length that the caller computed from the sides.
+    pub(crate) fn from_pixels(width: u32, height: u32, rgb: Vec<u8>) -> Self {
+        debug_assert_eq!(rgb.len(), width as usize * height as usize * 3);
+        Self { width, height, rgb: rgb.into() }
+    }
+
     pub fn width(&self) -> u32 {
         self.width
     }
