@@ -44,9 +44,9 @@ pub async fn insert(conn: &mut PgConnection, verdict: &Verdict, provenance: &Pro
              insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                                   trailing_bytes, metadata, policies_not_run, runtime, device)
+                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                     $21, $22, $23::text::json, $24::text::json, $25, $26))
+                     $21, $22, $23::text::json, $24::text::json, $25, $26, $40::text::json))
          insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
                                        probability, review, block, decided_by, error_code, error_message,
                                        override_id, judges, judges_not_run)
@@ -97,6 +97,7 @@ pub async fn insert(conn: &mut PgConnection, verdict: &Verdict, provenance: &Pro
     .bind(each(answers, |a| a.override_id))
     .bind(answers.iter().map(|a| text("judges", &a.judges)).collect::<Result<Vec<_>>>()?)
     .bind(answers.iter().map(|a| text("judges_not_run", &a.judges_not_run)).collect::<Result<Vec<_>>>()?)
+    .bind(text("raised", &verdict.raised)?)
     .execute(conn)
     .await?;
     Ok(())

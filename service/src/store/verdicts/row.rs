@@ -29,6 +29,7 @@ pub(super) struct VerdictRow {
     trailing_bytes: Option<i64>,
     metadata: JsonText,
     policies_not_run: JsonText,
+    raised: JsonText,
     runtime: String,
     device: String,
 }
@@ -55,6 +56,7 @@ impl VerdictRow {
             },
             metadata: place.json("metadata", &self.metadata.0)?,
             policies_not_run: place.json("policies_not_run", &self.policies_not_run.0)?,
+            raised: place.json("raised", &self.raised.0)?,
             id: self.id,
             cached: self.cached,
             submission_id: self.submission_id,
