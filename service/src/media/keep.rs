@@ -225,3 +225,128 @@ fn unhex(name: &str) -> Option<[u8; 32]> {
     }
     Some(sha256)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn name(first: u8, last: u8) -> [u8; 32] {
+        let mut name = [7; 32];
+        name[0] = first;
+        name[31] = last;
+        name
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        }
+        found
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn what_is_put_can_be_had_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let sha256 = name(0xab, 1);
+        assert_eq!(keep.get(&sha256).await.unwrap(), None);
+        assert!(!keep.remove(&sha256).await.unwrap());
+        assert_eq!(keep.put(&sha256, b"bytes".to_vec()).await.unwrap(), Put::Written);
+        assert_eq!(keep.put(&sha256, b"bytes".to_vec()).await.unwrap(), Put::AlreadyKept);
+        assert_eq!(keep.get(&sha256).await.unwrap().as_deref(), Some(&b"bytes"[..]));
+        let path = keep.path(&sha256);
+        let hex = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!((hex.len(), &hex[..4], &hex[62..]), (64, "ab07", "01"));
+        assert!(path.starts_with(dir.path().join("media/ab/07")), "{path:?}");
+        // Private, and so is every folder on the way.
+        assert_eq!(mode(&path), 0o600);
+        assert!(path.ancestors().skip(1).take(3).all(|dir| mode(dir) == 0o700));
+        // A second Keep over the same folder finds it: nothing lives in memory.
+        let again = Keep::new(dir.path()).unwrap();
+        assert!(again.remove(&sha256).await.unwrap());
+        assert_eq!(keep.get(&sha256).await.unwrap(), None);
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_wrong_length_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let sha256 = name(1, 1);
+        keep.put(&sha256, b"whole".to_vec()).await.unwrap();
+        fs::write(keep.path(&sha256), b"wh").unwrap();
+        assert_eq!(keep.put(&sha256, b"whole".to_vec()).await.unwrap(), Put::Written);
+        assert_eq!(keep.get(&sha256).await.unwrap().as_deref(), Some(&b"whole"[..]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_at_once_leave_one_whole_file_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let tasks: Vec<_> = (0..64u8)
+            .map(|i| {
+                let keep = keep.clone();
+                tokio::spawn(async move { keep.put(&name(0, i % 4), vec![i % 4; 100_000]).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        for i in 0..4 {
+            assert_eq!(keep.get(&name(0, i)).await.unwrap(), Some(vec![i; 100_000]));
+        }
+        assert_eq!(files(dir.path()).len(), 4, "nothing unfinished is left");
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_an_error_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        // A file stands where the folder should be.
+        fs::write(dir.path().join("media/ee"), b"").unwrap();
+        assert!(keep.put(&name(0xee, 0), vec![1]).await.is_err());
+        assert_eq!(files(dir.path()), [dir.path().join("media/ee")]);
+    }
+
+    #[tokio::test]
+    async fn the_sweep_lists_old_names_in_order_and_clears_unfinished_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let names = [name(0, 1), name(0, 2), name(9, 0), name(0xff, 3)];
+        for sha256 in names.iter().rev() {
+            keep.put(sha256, vec![1]).await.unwrap();
+        }
+        let unfinished = keep.path(&names[0]).with_file_name(format!("{UNFINISHED}1-2-3"));
+        fs::write(&unfinished, b"half").unwrap();
+        let stranger = keep.path(&names[0]).with_file_name("README");
+        fs::write(&stranger, b"not ours").unwrap();
+
+        let hour = Duration::from_secs(3600);
+        assert_eq!(
+            keep.sweep_orphans(hour, None, 10).await.unwrap(),
+            Vec::<[u8; 32]>::new(),
+            "all are young"
+        );
+        assert!(unfinished.exists());
+
+        let old = SystemTime::now() - 2 * hour;
+        for path in files(dir.path()) {
+            File::options().append(true).open(path).unwrap().set_modified(old).unwrap();
+        }
+        // Wanted again a moment ago: young again.
+        keep.put(&names[2], vec![1]).await.unwrap();
+        let first = keep.sweep_orphans(hour, None, 2).await.unwrap();
+        assert_eq!(first, names[..2]);
+        let rest = keep.sweep_orphans(hour, Some(first[1]), 2).await.unwrap();
+        assert_eq!(rest, [names[3]]);
+        assert!(!unfinished.exists() && stranger.exists());
+    }
+}
