@@ -66,8 +66,15 @@ impl Keep {
         .await
     }
 
+    /// As [`Keep::remove`], but only if nobody wanted the content kept within `age`, checked at the moment
+    /// of removal: for what [`Keep::sweep_orphans`] listed and the store did not know.
+    pub async fn remove_orphan(&self, sha256: &[u8; 32], age: Duration) -> io::Result<bool> {
+        let path = self.path(sha256);
+        blocking(move || remove_orphan(&path, age)).await
+    }
+
     /// Names of at most `limit` kept contents that are older than `age`, after `after` in order: ask the
-    /// store which of them it knows and [`Keep::remove`] the rest. Younger ones may belong to a verdict
+    /// store which of them it knows and [`Keep::remove_orphan`] the rest. Younger ones may belong to a verdict
     /// that has not committed yet. Unfinished files of that age are removed on the way.
     pub async fn sweep_orphans(
         &self,
@@ -94,18 +101,13 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<Put> {
     // A name implies the whole content, but not yet that the rename reached the disk: sync the folder
     // in either case, since whoever asks will record that the bytes are kept.
     let dir = path.parent().ok_or_else(|| io::Error::other("a kept file has no folder"))?;
-    if fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) {
-        // Its age counts from the last time somebody wanted it kept, or the sweep could take it away.
-        File::options().append(true).open(path)?.set_modified(SystemTime::now())?;
+    if fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) && renew(path)? {
         sync_dir(dir)?;
         return Ok(Put::AlreadyKept);
     }
-    if let Some(outer) = dir.parent() {
-        make_dir(outer)?;
-        if make_dir(dir)? {
-            sync_dir(outer)?;
-            outer.parent().map_or(Ok(()), sync_dir)?;
-        }
+    let (outer, root) = (dir.parent(), dir.parent().and_then(Path::parent));
+    for folder in outer.into_iter().chain([dir]) {
+        make_dir(folder)?;
     }
     let unfinished = dir.join(unfinished_name());
     let written = write_new(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
@@ -114,8 +116,46 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<Put> {
         let _ = fs::remove_file(&unfinished);
         return Err(e);
     }
-    sync_dir(dir)?;
+    // All the way up, whoever made the folders: another put may have made them and not synced yet.
+    for folder in [Some(dir), outer, root].into_iter().flatten() {
+        sync_dir(folder)?;
+    }
     Ok(Put::Written)
+}
+
+/// Its age counts from the last time somebody wanted it kept. False where the sweep took it meanwhile:
+/// the sweep moves a file away before it looks at the age, so either it sees the new one or we see
+/// the name gone.
+fn renew(path: &Path) -> io::Result<bool> {
+    match File::options().append(true).open(path) {
+        Ok(file) => file.set_modified(SystemTime::now())?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    path.try_exists()
+}
+
+fn remove_orphan(path: &Path, age: Duration) -> io::Result<bool> {
+    let dir = path.parent().ok_or_else(|| io::Error::other("a kept file has no folder"))?;
+    let aside = dir.join(unfinished_name());
+    match fs::rename(path, &aside) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    let old = fs::metadata(&aside)?.modified()? <= before(age);
+    if old {
+        fs::remove_file(&aside)?;
+    } else {
+        // The name implies the bytes, so it does not matter if somebody has written it again meanwhile.
+        fs::rename(&aside, path)?;
+    }
+    sync_dir(dir)?;
+    Ok(old)
+}
+
+fn before(age: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -132,12 +172,10 @@ fn unfinished_name() -> String {
     format!("{UNFINISHED}{}-{count}-{time}", std::process::id())
 }
 
-/// True where it was missing.
-fn make_dir(dir: &Path) -> io::Result<bool> {
+fn make_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(e),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -151,7 +189,7 @@ fn candidates(
     after: Option<[u8; 32]>,
     limit: usize,
 ) -> io::Result<Vec<[u8; 32]>> {
-    let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    let before = before(age);
     let after = after.map(|name| hex(&name));
     let mut found = Vec::new();
     for outer in sorted(root)? {
@@ -314,6 +352,49 @@ mod tests {
         fs::write(dir.path().join("media/ee"), b"").unwrap();
         assert!(keep.put(&name(0xee, 0), vec![1]).await.is_err());
         assert_eq!(files(dir.path()), [dir.path().join("media/ee")]);
+    }
+
+    #[tokio::test]
+    async fn an_orphan_that_is_wanted_again_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let (sha256, hour) = (name(5, 5), Duration::from_secs(3600));
+        keep.put(&sha256, vec![1]).await.unwrap();
+        assert!(!keep.remove_orphan(&sha256, hour).await.unwrap(), "young");
+        assert_eq!(keep.get(&sha256).await.unwrap(), Some(vec![1]));
+        let path = keep.path(&sha256);
+        let old = SystemTime::now() - 2 * hour;
+        File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
+        assert!(keep.remove_orphan(&sha256, hour).await.unwrap());
+        assert!(!keep.remove_orphan(&sha256, hour).await.unwrap(), "gone");
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    }
+
+    /// Whoever was told that the bytes are kept finds them, however the sweep runs in between.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_put_that_races_the_sweep_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let (sha256, hour) = (name(6, 6), Duration::from_secs(3600));
+        for round in 0..200 {
+            keep.put(&sha256, vec![1; 10]).await.unwrap();
+            let old = SystemTime::now() - 2 * hour;
+            File::options().append(true).open(keep.path(&sha256)).unwrap().set_modified(old).unwrap();
+            let (swept, put) = tokio::join!(
+                tokio::spawn({
+                    let keep = keep.clone();
+                    async move { keep.remove_orphan(&sha256, hour).await }
+                }),
+                tokio::spawn({
+                    let keep = keep.clone();
+                    async move { keep.put(&sha256, vec![1; 10]).await }
+                })
+            );
+            swept.unwrap().unwrap();
+            put.unwrap().unwrap();
+            assert_eq!(keep.get(&sha256).await.unwrap(), Some(vec![1; 10]), "round {round}");
+        }
+        assert_eq!(files(dir.path()).len(), 1);
     }
 
     #[tokio::test]

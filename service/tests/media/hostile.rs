@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::build::{PNG_SIGNATURE, chunk};
 use super::{MediaError, Rng, samples, seen};
 
 /// Holds for whatever comes: a refusal with a code, or whole pictures of the stated size.
@@ -36,7 +37,7 @@ fn random_bytes() {
         b"BM",
         b"RIFF\x40\0\0\0WEBPVP8L",
     ];
-    for round in 0..3000 {
+    for round in 0..10_000 {
         let len = rng.below(300);
         let mut bytes = magics[round % magics.len()].to_vec();
         bytes.extend(std::iter::repeat_with(|| rng.next() as u8).take(len));
@@ -48,7 +49,7 @@ fn random_bytes() {
 fn flipped_bits() {
     let mut rng = Rng(2);
     for (name, good) in samples() {
-        for round in 0..60 {
+        for round in 0..200 {
             let mut bytes = good.clone();
             for _ in 0..=rng.below(8) {
                 // Half of them in the first bytes, where the structure is.
@@ -61,11 +62,35 @@ fn flipped_bits() {
     }
 }
 
+/// Damage that the checksums own up to, so that it reaches the decoder behind them.
+#[test]
+fn resealed_png_chunks() {
+    let mut rng = Rng(5);
+    for (name, good) in samples().into_iter().filter(|(name, _)| name.ends_with(".png")) {
+        for round in 0..400 {
+            let mut bytes = PNG_SIGNATURE.to_vec();
+            let mut rest = &good[8..];
+            while !rest.is_empty() {
+                let len = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+                let kind: [u8; 4] = rest[4..8].try_into().unwrap();
+                let mut body = rest[8..8 + len].to_vec();
+                rest = &rest[12 + len..];
+                if !body.is_empty() && rng.below(3) == 0 {
+                    let at = rng.below(body.len());
+                    body[at] ^= 1 << rng.below(8);
+                }
+                bytes.extend(chunk(&kind, &body));
+            }
+            check(&format!("{name} resealed, round {round}"), &bytes);
+        }
+    }
+}
+
 #[test]
 fn bytes_set_to_extremes() {
     let mut rng = Rng(3);
     for (name, good) in samples() {
-        for round in 0..40 {
+        for round in 0..200 {
             let mut bytes = good.clone();
             for _ in 0..=rng.below(4) {
                 let at = rng.below(bytes.len().min(250));
@@ -80,7 +105,7 @@ fn bytes_set_to_extremes() {
 fn splices() {
     let mut rng = Rng(4);
     let all = samples();
-    for round in 0..2500 {
+    for round in 0..6000 {
         let (a_name, a) = &all[rng.below(all.len())];
         let (b_name, b) = &all[rng.below(all.len())];
         let (i, j) = (rng.below(a.len()), rng.below(b.len()));

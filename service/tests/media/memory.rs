@@ -121,7 +121,7 @@ fn samples_stay_within_a_megabyte_of_the_estimate() {
     }
 }
 
-/// A text chunk of some kilobytes that inflates to 64 MB, in each of the three ways PNG has.
+/// A text chunk of some kilobytes that inflates to 64 MB, in the ways PNG has to deflate one.
 #[test]
 fn text_bombs_are_not_inflated() {
     let bomb = "A".repeat(64 << 20);
@@ -133,11 +133,11 @@ fn text_bombs_are_not_inflated() {
     let mut itxt = png::text_metadata::ITXtChunk::new("XML:com.adobe.xmp", bomb.clone());
     itxt.compressed = true;
     writer.write_text_chunk(&itxt).unwrap();
-    // Not text, but also deflated: a colour profile, with the very stream of the first bomb.
     writer.write_image_data(&[9; 8 * 8 * 3]).unwrap();
     writer.finish().unwrap();
     drop(bomb);
     assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
+    // Not text, but also deflated: a colour profile, with the very stream of the first bomb.
     let at = bytes.windows(4).position(|w| w == b"zTXt").unwrap();
     let len = u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap()) as usize;
     let profile = chunk(b"iCCP", &bytes[at + 4..at + 4 + len]);
