@@ -78,7 +78,7 @@ async fn turn(store: &Store, originals: &Keep) -> Result<(), Box<dyn std::error:
         for sha256 in &found {
             let mut conn = store.acquire().await?;
             if contents::kept(&mut conn, sha256).await?.is_none() {
-                originals.remove(sha256).await?;
+                originals.remove_orphan(sha256, ORPHAN_AGE).await?;
             }
         }
         after = found.last().copied();

@@ -64,13 +64,9 @@ pub(super) async fn around<B: MessageBody + 'static>(
     let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
     let span = tracing::info_span!("http", request_id = %id);
-    let http_request = request.request().clone();
 
-    let outcome = next.call(request).instrument(span.clone()).await;
-    let mut response = match outcome {
-        Ok(response) => response.map_into_boxed_body(),
-        Err(error) => ServiceResponse::from_err(error, http_request),
-    };
+    // Handlers' and extractors' errors arrive here as responses that hold them.
+    let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
     // The template, never the path or the query: they may hold what must not be logged.
     let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
     let status = response.status();
@@ -115,7 +111,7 @@ fn shaped(
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/problem+json"));
-    if is_problem || response.headers().contains_key("x-shieldgate-plain") {
+    if is_problem {
         return (response, None);
     }
     let status = response.status();
