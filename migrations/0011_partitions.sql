@@ -1,6 +1,7 @@
 -- New partitions come only from here: the service may not create tables, and a partition without its
--- TRUNCATE trigger would be a hole in the record. Called at start and daily, well ahead of need, since
--- a month whose rows already lie in the default partition can no longer be cut out of it.
+-- TRUNCATE trigger would be a hole in the record. Called after migrating (not by a migration: the day
+-- is an argument), at start and daily, well ahead of need, since a month whose rows already lie in the
+-- default partition can no longer be cut out of it.
 
 -- LIKE and ATTACH instead of PARTITION OF: that would lock the parent against every insert.
 create function make_range_partition(parent text, name text, lower text, upper text) returns text
@@ -91,5 +92,3 @@ begin
     end loop;
 end
 $$;
-
-select ensure_partitions(now(), 3);
