@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::store::migrate::{Schema, migrate, schema};
+use crate::store::migrate::{Schema, let_service_log_in, migrate, schema};
 use crate::store::partitions::{self, MONTHS_AHEAD};
 use crate::store::testing::{at, hash, sqlstate, verdict, with_database, with_empty_database};
 use crate::store::verdicts;
@@ -76,6 +76,22 @@ async fn a_plain_owner_may_migrate_and_still_not_change_the_record() {
         ] {
             admin.execute(AssertSqlSafe(sql)).await.expect("cleans up");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_service_may_be_let_in() {
+    with_database(async |db| {
+        let mut owner = db.owner().await;
+        let_service_log_in(&mut owner).await.expect("lets it in");
+        let may: bool =
+            sqlx::query_scalar("select rolcanlogin from pg_roles where rolname = 'shieldgate_service'")
+                .fetch_one(&mut owner)
+                .await
+                .expect("asks");
+        assert!(may);
+        assert!(let_service_log_in(&mut db.service().await).await.is_err(), "only by the owner");
     })
     .await;
 }
@@ -164,7 +180,7 @@ async fn a_late_partition_is_reported_and_nothing_is_lost() {
         assert_eq!(partitions::astray(&mut service).await.expect("asks"), [""; 0]);
         let submitted = verdict("default", late, hash(1));
         verdicts::insert(&mut service, &submitted, &verdicts::Provenance::default()).await.expect("inserts");
-        assert_eq!(partitions::astray(&mut service).await.expect("asks"), ["verdicts", "verdict_policies"]);
+        assert_eq!(partitions::astray(&mut service).await.expect("asks"), ["verdict_policies", "verdicts"]);
         let made = partitions::ensure(&mut service, late, 0).await.expect("reports, does not fail");
         let refused: Vec<bool> = made.iter().map(|made| made.refused.is_some()).collect();
         assert_eq!(refused, [true, true, false], "{made:?}");
