@@ -93,7 +93,11 @@ pub async fn partitions(conn: &mut PgConnection) {
     match partitions::ensure(conn, timestamp::now(), partitions::MONTHS_AHEAD).await {
         Ok(made) => {
             for partition in made.iter().filter(|made| made.refused.is_some()) {
-                tracing::error!(table = partition.table, why = partition.refused, "a partition can't be made");
+                tracing::error!(
+                    table = partition.table,
+                    why = partition.refused,
+                    "a partition can't be made"
+                );
             }
         }
         Err(error) => tracing::error!(%error, "partitions could not be made ahead"),

@@ -106,11 +106,19 @@ impl Models {
                     .collect();
                 if chosen.is_empty() {
                     let names: Vec<&str> = found.iter().map(|model| model.name.as_str()).collect();
-                    return Err(format!("no such model is installed\n  hint: there are {}", names.join(", ")).into());
+                    return Err(format!(
+                        "no such model is installed\n  hint: there are {}",
+                        names.join(", ")
+                    )
+                    .into());
                 }
                 for model in chosen {
                     model.verify()?;
-                    output::line(format_args!("{} good: {} files as recorded", model.name, model.files.len()));
+                    output::line(format_args!(
+                        "{} good: {} files as recorded",
+                        model.name,
+                        model.files.len()
+                    ));
                 }
             }
         }

@@ -134,7 +134,8 @@ impl Policies {
 /// Who acts on this machine, as the audit log names it.
 pub(super) fn person() -> String {
     let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
-    let name = name.filter(|name| !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control));
+    let name =
+        name.filter(|name| !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control));
     // SAFETY: geteuid has no preconditions and always succeeds.
     format!("cli:{}", name.unwrap_or_else(|| format!("uid-{}", unsafe { libc::geteuid() })))
 }
@@ -244,7 +245,14 @@ fn show(found: &[PolicyVersion], as_json: bool) -> Result<(), Failed> {
     }
     let rows: Vec<Vec<String>> = found
         .iter()
-        .map(|row| vec![row.policy.clone(), short(&row.version).to_owned(), word(row.state).to_owned(), row.state_by.clone()])
+        .map(|row| {
+            vec![
+                row.policy.clone(),
+                short(&row.version).to_owned(),
+                word(row.state).to_owned(),
+                row.state_by.clone(),
+            ]
+        })
         .collect();
     output::table(&["POLICY", "VERSION", "STATE", "BY"], &rows);
     Ok(())

@@ -193,8 +193,10 @@ impl Moderator {
         if let Some(earlier) = admission.replay {
             return self.replay(&submission, earlier, fingerprint).await;
         }
-        let set =
-            self.policies.get(&self.store, &self.scheduler, &submission.project, admission.policy_generation).await?;
+        let set = self
+            .policies
+            .get(&self.store, &self.scheduler, &submission.project, admission.policy_generation)
+            .await?;
         let selected = set
             .select(Modality::Image, submission.policies.as_deref())
             .map_err(ModerateError::UnknownPolicy)?;
@@ -202,7 +204,8 @@ impl Moderator {
         if plan.overridden.is_empty() && plan.asked.is_empty() {
             let reasons: Vec<String> =
                 plan.not_run.iter().map(|policy| format!("`{}`: {}", policy.policy, policy.reason)).collect();
-            let reasons = if reasons.is_empty() { "no policy is active".to_owned() } else { reasons.join("; ") };
+            let reasons =
+                if reasons.is_empty() { "no policy is active".to_owned() } else { reasons.join("; ") };
             return Err(ModerateError::NothingJudged { reasons });
         }
 
@@ -319,8 +322,7 @@ impl Moderator {
         let asking = missing.into_iter().map(|(name, questions)| {
             let views = Arc::clone(&views);
             async move {
-                let answers =
-                    self.scheduler.ask(name, views, questions.clone(), submission.deadline).await?;
+                let answers = self.scheduler.ask(name, views, questions.clone(), submission.deadline).await?;
                 Ok::<_, Refused>((name, questions, answers))
             }
         });
@@ -347,7 +349,11 @@ impl Moderator {
                     result: Err(Failure::Runtime("the judge was not asked".to_owned())),
                     recalled: false,
                 });
-                answered.push(Answered { card: judge.card(), result: found.result, recalled: found.recalled });
+                answered.push(Answered {
+                    card: judge.card(),
+                    result: found.result,
+                    recalled: found.recalled,
+                });
             }
             answers.push(decide::decide(active, answered)?);
         }
@@ -381,7 +387,8 @@ impl Moderator {
             id: Uuid::now_v7(),
             status: Status::Done,
             action,
-            cached: asked && policies.iter().all(|p| matches!(p.outcome, Outcome::Recalled | Outcome::Override)),
+            cached: asked
+                && policies.iter().all(|p| matches!(p.outcome, Outcome::Recalled | Outcome::Override)),
             submission_id: Uuid::now_v7(),
             project: submission.project.clone(),
             reference: submission.reference.clone(),
@@ -413,7 +420,10 @@ impl Moderator {
             return Ok(None);
         }
         self.originals.put(sha256, Arc::clone(&submission.bytes)).await.map_err(ModerateError::Keep)?;
-        Ok(Some(store::contents::Kept { at: format!("media:{}", hex(sha256)), until: now + self.config.keep_for }))
+        Ok(Some(store::contents::Kept {
+            at: format!("media:{}", hex(sha256)),
+            until: now + self.config.keep_for,
+        }))
     }
 
     /// The judgements that this submission added; only successes are kept.
@@ -498,4 +508,3 @@ fn scored(judgement: &Judgement) -> Option<Scored> {
 fn hex(sha256: &store::Sha256) -> String {
     shieldgate_models::Digest::from_bytes(*sha256).hex()
 }
-
