@@ -22,7 +22,9 @@ pub enum ModelError {
     NotAModel { folder: PathBuf, expected: Vec<&'static str> },
     #[error("this build knows no judge kind `{kind}`; the model was added by another version: add it again")]
     UnknownKind { kind: String },
-    #[error("`{name}` is no model name: expected 1 to 64 of a–z, 0–9, `-`, `_` and `.`, starting with a letter or digit; name it with `--name`")]
+    #[error(
+        "`{name}` is no model name: expected 1 to 64 of a–z, 0–9, `-`, `_` and `.`, starting with a letter or digit; name it with `--name`"
+    )]
     Name { name: String },
     #[error("`{}`: {reason}", path.display())]
     Broken { path: PathBuf, reason: String },
@@ -43,8 +45,8 @@ pub enum ModelError {
     #[error(transparent)]
     Runtime(#[from] crate::runtime::RuntimeError),
     /// What a kind's own reader found wrong.
-    #[error("{0}")]
-    Checkpoint(String),
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
 }
 
 impl ModelError {
@@ -80,12 +82,7 @@ impl FileRecord {
                 Some(chunk) => hasher.update(chunk),
             }
         }
-        Ok(Self {
-            path: relative,
-            bytes,
-            sha256: Digest::from_bytes(hasher.finalize().into()),
-            modified_ns,
-        })
+        Ok(Self { path: relative, bytes, sha256: Digest::from_bytes(hasher.finalize().into()), modified_ns })
     }
 }
 
@@ -124,10 +121,11 @@ impl Installed {
         let folder = folder
             .canonicalize()
             .map_err(|source| ModelError::Read { path: folder.to_path_buf(), source })?;
-        let kind = KINDS.iter().find(|kind| (kind.recognises)(&folder)).ok_or_else(|| ModelError::NotAModel {
-            folder: folder.clone(),
-            expected: KINDS.iter().map(|kind| kind.looks_like).collect(),
-        })?;
+        let kind =
+            KINDS.iter().find(|kind| (kind.recognises)(&folder)).ok_or_else(|| ModelError::NotAModel {
+                folder: folder.clone(),
+                expected: KINDS.iter().map(|kind| kind.looks_like).collect(),
+            })?;
         let checked = (kind.check)(&folder)?;
         let name = name
             .map(str::to_owned)

@@ -58,7 +58,9 @@ fn variant(edit: impl Fn(String) -> String) -> Result<tempfile::TempDir> {
     let shipped = assets().join("models/open-nsfw");
     let folder = tempfile::tempdir()?;
     std::fs::copy(shipped.join("open-nsfw.onnx"), folder.path().join("open-nsfw.onnx"))?;
-    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("classifiers/open-nsfw/judge.yaml"))?;
+    let manifest = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("classifiers/open-nsfw/judge.yaml"),
+    )?;
     std::fs::write(folder.path().join("judge.yaml"), edit(manifest))?;
     Ok(folder)
 }

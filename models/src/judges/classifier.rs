@@ -16,7 +16,8 @@ use crate::judges::Kind;
 use crate::resample::resize;
 use crate::runtime::{Runtime, failure, stoppable};
 use crate::{
-    Answer, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Probability, Question, QuestionError, Stop,
+    Answer, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Probability, Question, QuestionError,
+    Stop,
 };
 
 const MANIFEST: &str = "judge.yaml";
@@ -153,7 +154,9 @@ impl Manifest {
             for label in labels {
                 if !self.output.labels.contains(label) {
                     let known = self.output.labels.join("`, `");
-                    return Err(format!("`policies.{policy}` names `{label}`; `output.labels` has `{known}`"));
+                    return Err(format!(
+                        "`policies.{policy}` names `{label}`; `output.labels` has `{known}`"
+                    ));
                 }
             }
         }

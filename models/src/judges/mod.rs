@@ -8,6 +8,7 @@ use crate::runtime::Runtime;
 use crate::{Digest, Judge, JudgeCard};
 
 pub mod classifier;
+pub mod shieldgemma2;
 
 /// One kind of judge; a new kind is one file beside this one and one line in [`KINDS`].
 pub struct Kind {
@@ -20,11 +21,15 @@ pub struct Kind {
     pub open: fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>,
 }
 
-pub const KINDS: &[Kind] = &[classifier::KIND];
+pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
 
 /// Opens an installed model. `pipeline` names the media pipeline's version: it is part of the
 /// judge's digest, so that a fixed decoder never serves old answers.
-pub fn open(runtime: &Arc<Runtime>, installed: &Installed, pipeline: &str) -> Result<Box<dyn Judge>, ModelError> {
+pub fn open(
+    runtime: &Arc<Runtime>,
+    installed: &Installed,
+    pipeline: &str,
+) -> Result<Box<dyn Judge>, ModelError> {
     let kind = KINDS
         .iter()
         .find(|kind| kind.name == installed.kind)
