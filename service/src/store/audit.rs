@@ -1,0 +1,189 @@
+//! `audit`: who did what to what. Append-only, each entry with the leaf hash that the seals rest on.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256 as Hasher};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::cursor::{Cursor, List, Page, bounded, page as cut};
+use super::read::{JsonText, Place, utc};
+use super::{Result, Sha256, StoreError};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub id: Uuid,
+    /// In microseconds: Postgres keeps no more, and the leaf hash covers it.
+    pub at: OffsetDateTime,
+    pub project: String,
+    /// `key:<id>`, `cli:<user>`, `system`.
+    pub actor: String,
+    /// `verdict.recorded`, `policy.activated`.
+    pub act: String,
+    /// The id of what was acted upon.
+    pub target: Option<String>,
+    /// A JSON object of hashes that pin down what was decided: content, policy versions, judges.
+    pub hashes: Value,
+    /// A JSON object. Never metadata, never content.
+    pub detail: Value,
+}
+
+/// An entry as it is on record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    pub seq: i64,
+    pub entry: Entry,
+    pub leaf_hash: Sha256,
+}
+
+/// The leaf of RFC 6962: SHA-256 over a zero byte and the entry's canonical JSON.
+///
+/// Canonical is [`canonical`] of the object with exactly the keys `act`, `actor`, `at` (RFC 3339, UTC,
+/// six decimals), `detail`, `hashes`, `id` (hyphenated, lowercase), `project`, `target` (null where there
+/// is none). The sequence number is no part of it: Postgres gives it when the row is written.
+pub fn leaf_hash(entry: &Entry) -> Result<Sha256> {
+    let at = crate::timestamp::format(entry.at)
+        .map_err(|error| StoreError::unstorable("at", error.to_string()))?;
+    let document = json!({
+        "act": entry.act,
+        "actor": entry.actor,
+        "at": at,
+        "detail": entry.detail,
+        "hashes": entry.hashes,
+        "id": entry.id.hyphenated().to_string(),
+        "project": entry.project,
+        "target": entry.target,
+    });
+    let mut hasher = Hasher::new();
+    hasher.update([0]);
+    hasher.update(canonical(&document).as_bytes());
+    Ok(hasher.finalize().into())
+}
+
+/// JSON without spaces, the keys of every object in ascending order of their UTF-8 bytes, strings and
+/// numbers as serde_json writes them.
+pub fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            let members: Vec<String> = sorted
+                .into_iter()
+                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(","))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// In the transaction of what it tells about, so that neither is on record without the other.
+#[tracing::instrument(name = "db.audit.append", skip_all, fields(act = entry.act))]
+pub async fn append(conn: &mut PgConnection, entry: &Entry) -> Result<i64> {
+    if !entry.hashes.is_object() || !entry.detail.is_object() {
+        return Err(StoreError::unstorable("audit entry", "`hashes` and `detail` are JSON objects"));
+    }
+    Ok(sqlx::query_scalar(
+        "insert into audit (id, at, project, actor, act, target, hashes, detail, leaf_hash)
+         values ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9)
+         returning seq",
+    )
+    .bind(entry.id)
+    .bind(entry.at)
+    .bind(&entry.project)
+    .bind(&entry.actor)
+    .bind(&entry.act)
+    .bind(&entry.target)
+    .bind(canonical(&entry.hashes))
+    .bind(canonical(&entry.detail))
+    .bind(leaf_hash(entry)?)
+    .fetch_one(conn)
+    .await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    id: Uuid,
+    at: OffsetDateTime,
+    project: String,
+    actor: String,
+    act: String,
+    target: Option<String>,
+    hashes: JsonText,
+    detail: JsonText,
+    leaf_hash: Vec<u8>,
+}
+
+impl TryFrom<Row> for Recorded {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place::new("audit", row.seq);
+        Ok(Self {
+            seq: row.seq,
+            leaf_hash: place.sha256("leaf_hash", &row.leaf_hash)?,
+            entry: Entry {
+                id: row.id,
+                at: utc(row.at),
+                project: row.project,
+                actor: row.actor,
+                act: row.act,
+                target: row.target,
+                hashes: place.json("hashes", &row.hashes.0)?,
+                detail: place.json("detail", &row.detail.0)?,
+            },
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub actor: Option<String>,
+    pub act: Option<String>,
+    pub target: Option<String>,
+    pub since: Option<OffsetDateTime>,
+    pub until: Option<OffsetDateTime>,
+}
+
+/// Newest first, by sequence number. The number is drawn before the commit, so an entry may still appear
+/// below one that was read already:
+///
+/// ```text
+/// A draws 7 · B draws 8 · B commits · a reader sees 8, not 7 · A commits · 7 is there
+/// ```
+///
+/// Good for people. What must see every entry (sealing) has to wait for the writers, not read this list.
+#[tracing::instrument(name = "db.audit.page", skip_all)]
+pub async fn page(
+    conn: &mut PgConnection,
+    project: &str,
+    filter: &Filter,
+    cursor: Option<Cursor>,
+    limit: u32,
+) -> Result<Page<Recorded>> {
+    let limit = bounded(limit);
+    let mut sql = QueryBuilder::<Postgres>::new("select * from audit where project = ");
+    sql.push_bind(project);
+    if let Some(cursor) = cursor {
+        sql.push(" and seq < ").push_bind(cursor.seq(List::Audit)?);
+    }
+    for (column, value) in [("actor", &filter.actor), ("act", &filter.act), ("target", &filter.target)] {
+        if let Some(value) = value {
+            sql.push(" and ").push(column).push(" = ").push_bind(value);
+        }
+    }
+    if let Some(since) = filter.since {
+        sql.push(" and at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        sql.push(" and at < ").push_bind(until);
+    }
+    sql.push(" order by seq desc limit ").push_bind(i64::try_from(limit + 1).unwrap_or(i64::MAX));
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(conn).await?;
+    let data = rows.into_iter().map(Recorded::try_from).collect::<Result<Vec<_>>>()?;
+    Ok(cut(data, limit, |last| Cursor::after_seq(List::Audit, last.seq)))
+}

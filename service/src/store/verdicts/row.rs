@@ -1,0 +1,112 @@
+//! Rows of `verdicts` and `verdict_policies`, and the way back into a [`Verdict`].
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::super::read::{JsonText, Place, hex, utc};
+use super::super::{Result, StoreError};
+use crate::verdict::{Content, ErrorNote, PolicyAnswer, Thresholds, Verdict};
+
+#[derive(sqlx::FromRow)]
+pub(super) struct VerdictRow {
+    pub(super) id: Uuid,
+    project: String,
+    created_at: OffsetDateTime,
+    status: String,
+    action: String,
+    cached: bool,
+    submission_id: Uuid,
+    source: String,
+    reference: Option<String>,
+    sha256: Vec<u8>,
+    pdq: Option<Vec<u8>>,
+    media_type: String,
+    width: i64,
+    height: i64,
+    bytes: i64,
+    frames_total: i64,
+    frames_scored: i64,
+    trailing_bytes: Option<i64>,
+    metadata: JsonText,
+    policies_not_run: JsonText,
+    runtime: String,
+    device: String,
+}
+
+impl VerdictRow {
+    pub(super) fn verdict(self, policies: Vec<PolicyAnswer>) -> Result<Verdict> {
+        let place = Place::new("verdicts", self.id);
+        Ok(Verdict {
+            status: place.word("status", &self.status)?,
+            action: place.word("action", &self.action)?,
+            content: Content {
+                sha256: hex(&place.sha256("sha256", &self.sha256)?),
+                pdq: self.pdq.map(|pdq| place.sha256("pdq", &pdq).map(|pdq| hex(&pdq))).transpose()?,
+                media_type: self.media_type,
+                width: place.count("width", self.width)?,
+                height: place.count("height", self.height)?,
+                bytes: place.count("bytes", self.bytes)?,
+                frames_total: place.count("frames_total", self.frames_total)?,
+                frames_scored: place.count("frames_scored", self.frames_scored)?,
+                trailing_bytes: self
+                    .trailing_bytes
+                    .map(|bytes| place.count("trailing_bytes", bytes))
+                    .transpose()?,
+            },
+            metadata: place.json("metadata", &self.metadata.0)?,
+            policies_not_run: place.json("policies_not_run", &self.policies_not_run.0)?,
+            id: self.id,
+            cached: self.cached,
+            submission_id: self.submission_id,
+            project: self.project,
+            reference: self.reference,
+            source: self.source,
+            policies,
+            runtime: self.runtime,
+            device: self.device,
+            created_at: utc(self.created_at),
+        })
+    }
+}
+
+/// `Default` only so that one can be taken out of a slice.
+#[derive(Default, sqlx::FromRow)]
+pub(super) struct PolicyRow {
+    pub(super) verdict_id: Uuid,
+    policy: String,
+    version: String,
+    outcome: String,
+    action: String,
+    probability: Option<f32>,
+    review: Option<f32>,
+    block: Option<f32>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    override_id: Option<Uuid>,
+    judges: JsonText,
+    judges_not_run: JsonText,
+}
+
+impl TryFrom<PolicyRow> for PolicyAnswer {
+    type Error = StoreError;
+
+    fn try_from(row: PolicyRow) -> Result<Self> {
+        let place =
+            Place::new("verdict_policies", format!("{}/{}/{}", row.verdict_id, row.policy, row.version));
+        if row.probability.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
+            return Err(place.wrong("probability", "it is not between 0 and 1"));
+        }
+        Ok(Self {
+            outcome: place.word("outcome", &row.outcome)?,
+            action: place.word("action", &row.action)?,
+            probability: row.probability,
+            thresholds: row.review.zip(row.block).map(|(review, block)| Thresholds { review, block }),
+            error: row.error_code.zip(row.error_message).map(|(code, message)| ErrorNote { code, message }),
+            judges: place.json("judges", &row.judges.0)?,
+            judges_not_run: place.json("judges_not_run", &row.judges_not_run.0)?,
+            override_id: row.override_id,
+            policy: row.policy,
+            version: row.version,
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! What goes into `verdicts` comes out again.
