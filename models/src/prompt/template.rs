@@ -3,7 +3,7 @@
 //! Reference: transformers `utils/chat_template_utils.py`: Jinja with `trim_blocks` and `lstrip_blocks`
 //! (both are off by default), Python's methods on strings, lists and maps, and `raise_exception`.
 
-use minijinja::{Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 
 const NAME: &str = "chat_template";
 
@@ -18,6 +18,8 @@ impl Template {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(chain)?;
         environment.set_syntax(syntax);
+        // Jinja prints nothing for a name it does not know, and the prompt would lack a token unsaid.
+        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -36,8 +38,8 @@ impl Template {
             documents => (),
             add_generation_prompt => false,
         };
-        let tokens: Value =
-            self.variables.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
+        let tokens =
+            Value::from_pairs(self.variables.iter().map(|(name, token)| (name.as_str(), token.as_str())));
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(context! { ..given, ..tokens }))
@@ -69,6 +71,12 @@ mod tests {
     fn blocks_are_trimmed_as_transformers_does() {
         let source = "{{ bos_token }}\n  {% for item in messages[0]['content'] %}\n[{{ item['type'] }}]\n  {% endfor %}\nend\n";
         assert_eq!(render(source).as_deref(), Ok("<bos>\n[image]\n[text]\nend"));
+    }
+
+    #[test]
+    fn an_unknown_name_may_be_asked_for_but_not_printed() {
+        assert_eq!(render("{% if cls_token %}a{% else %}b{% endif %}").as_deref(), Ok("b"));
+        assert!(render("{{ cls_token }}").is_err());
     }
 
     #[test]
