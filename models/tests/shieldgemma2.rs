@@ -55,6 +55,7 @@ fn golden(name: &str) -> Result<Golden> {
     Ok(serde_json::from_slice(&std::fs::read(folder().join(name).join("golden.json"))?)?)
 }
 
+#[expect(clippy::expect_used, reason = "without the runtime every test must fail, and say why")]
 fn runtime() -> Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     Arc::clone(RUNTIME.get_or_init(|| {
@@ -274,6 +275,27 @@ fn a_raised_stop_times_every_question_out() -> Result<()> {
 }
 
 #[test]
+fn nan_is_a_failure_and_never_a_score() -> Result<()> {
+    let folder = copy("a")?;
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path)?;
+    let (length, metadata) = SafeTensors::read_metadata(&bytes)?;
+    let norms = metadata.tensors();
+    let norm = norms.iter().find(|(name, _)| name.ends_with("language_model.model.norm.weight"));
+    let at = 8 + length + norm.context("the last norm")?.1.data_offsets.0;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes)?;
+    let judge = judges::open(&runtime(), &Installed::check(folder.path(), Some("nan"))?, "test")?;
+    let questions = [question(&*judge, "one", "No cats.")?, question(&*judge, "other", "No dogs.")?];
+    let answers = judge.judge(&picture("one_pixel")?, &questions, &Stop::default());
+    assert_eq!(answers.len(), 2);
+    for answer in answers {
+        assert!(matches!(answer, Err(Failure::NotAProbability(_))), "{answer:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn policies_that_no_prompt_can_carry_are_refused() -> Result<()> {
     let judge = open("a")?;
     let cases = [
@@ -482,9 +504,8 @@ fn another_architecture_is_named() -> Result<()> {
         matches!(&error, CheckpointError::WrongArchitecture { found, .. } if found == "gemma3"),
         "{error}"
     );
-    // To `models add` it is a folder of no known kind.
     let error = Installed::check(folder.path(), Some("mine")).expect_err("not ours").to_string();
-    assert!(error.contains("ShieldGemma 2"), "{error}");
+    assert!(error.contains("gemma3") && error.contains("shieldgemma2"), "{error}");
     std::fs::write(&path, "{\"model_type\": \"shieldgemma2\"")?;
     assert!(matches!(Config::read(folder.path()), Err(CheckpointError::Json { .. })));
     Ok(())

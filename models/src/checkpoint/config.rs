@@ -92,8 +92,6 @@ pub enum Activation {
 #[derive(Deserialize)]
 struct RawConfig {
     #[serde(default)]
-    model_type: Option<String>,
-    #[serde(default)]
     text_config: RawText,
     #[serde(default)]
     vision_config: RawVision,
@@ -173,12 +171,6 @@ pub const FILE: &str = "config.json";
 const MODEL_TYPE: &str = "shieldgemma2";
 
 impl Config {
-    /// Whether a folder says that it is a ShieldGemma 2 checkpoint; anything unreadable is not.
-    pub fn recognises(folder: &Path) -> bool {
-        read_json::<RawConfig>(&folder.join(FILE), "")
-            .is_ok_and(|raw| raw.model_type.as_deref() == Some(MODEL_TYPE))
-    }
-
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
         let raw: Value = read_json(&path, "it describes the model")?;

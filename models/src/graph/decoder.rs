@@ -114,8 +114,7 @@ fn embedded(
     let mut rows = |part: &str, ids: &Value| -> Result<Value, GraphError> {
         let path = format!("/decoder/embedding_{part}");
         let rows = graph.gather(&format!("{path}/gather"), embedding, ids)?;
-        let rows =
-            if rows.kind == Type::F32 { rows } else { graph.to_f32(&format!("{path}/cast"), &rows)? };
+        let rows = if rows.kind == Type::F32 { rows } else { graph.widen(&format!("{path}/cast"), &rows)? };
         graph.mul(&path, &rows, &scale)
     };
     let (before, after) = (rows("before", before)?, rows("after", after)?);
@@ -197,6 +196,6 @@ fn head(
     let answers = [i64::from(config.yes_token), i64::from(config.no_token)];
     let answers = graph.ints("/head/answers", &answers, &[2])?;
     let rows = graph.gather("/head/rows", table, &answers)?;
-    let rows = if rows.kind == Type::F32 { rows } else { graph.to_f32("/head/rows/cast", &rows)? };
+    let rows = if rows.kind == Type::F32 { rows } else { graph.widen("/head/rows/cast", &rows)? };
     graph.linear("/head/logits", &normed, &rows)
 }

@@ -163,7 +163,7 @@ impl<'w> Graph<'w> {
     /// A weight as single-precision numbers; stored narrower, it passes through a cast.
     pub fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, GraphError> {
         let stored = self.stored_weight(name, shape)?;
-        if stored.kind == Type::F32 { Ok(stored) } else { self.to_f32(&format!("/cast/{name}"), &stored) }
+        if stored.kind == Type::F32 { Ok(stored) } else { self.widen(&format!("/cast/{name}"), &stored) }
     }
 
     /// A weight as it is stored.

@@ -52,7 +52,8 @@ impl Graph<'_> {
         self.node(path, ("", op), &[a, b], (a.kind, dims), vec![])
     }
 
-    pub(super) fn to_f32(&mut self, path: &str, value: &Value) -> Result<Value, GraphError> {
+    /// To single precision.
+    pub(super) fn widen(&mut self, path: &str, value: &Value) -> Result<Value, GraphError> {
         let to = Attribute::Int("to", i64::from(Type::F32.number()));
         self.node(path, ("", "Cast"), &[value], (Type::F32, value.dims.clone()), vec![to])
     }

@@ -18,8 +18,10 @@ pub struct Kind {
     pub recognises: fn(&Path) -> bool,
     /// Reads and checks everything in the folder, and hashes the files it will read later.
     pub check: fn(&Path) -> Result<Checked, ModelError>,
-    pub open: fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>,
+    pub open: Open,
 }
+
+type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>;
 
 pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
 

@@ -39,7 +39,9 @@ const BATCH_MAX: usize = 8;
 pub const KIND: Kind = Kind {
     name: "shieldgemma2",
     looks_like: "a ShieldGemma 2 checkpoint (`config.json` with `model_type: shieldgemma2`, safetensors, tokenizer)",
-    recognises: Config::recognises,
+    // Any `config.json`, so that another architecture is named instead of being no model at all: a kind
+    // that reads one too stands before this in the list, and looks at `model_type`.
+    recognises: |folder| folder.join(config::FILE).is_file(),
     check,
     open: |runtime, folder, card| Ok(Box::new(ShieldGemma2::open(runtime, folder, card)?)),
 };
