@@ -8,6 +8,7 @@ use crate::runtime::Runtime;
 use crate::{Digest, Judge, JudgeCard};
 
 pub mod classifier;
+pub mod shieldgemma2;
 
 /// One kind of judge; a new kind is one file beside this one and one line in [`KINDS`].
 pub struct Kind {
@@ -17,10 +18,12 @@ pub struct Kind {
     pub recognises: fn(&Path) -> bool,
     /// Reads and checks everything in the folder, and hashes the files it will read later.
     pub check: fn(&Path) -> Result<Checked, ModelError>,
-    pub open: fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>,
+    pub open: Open,
 }
 
-pub const KINDS: &[Kind] = &[classifier::KIND];
+type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>;
+
+pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
 
 /// Opens an installed model. `pipeline` names the media pipeline's version: it is part of the
 /// judge's digest, so that a fixed decoder never serves old answers.
