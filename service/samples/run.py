@@ -123,7 +123,7 @@ def settle_child():
 def wait_until_ready(service, base, data):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + READY_WITHIN_S
-    last = "it did not answer"
+    last, pause = "it did not answer", 0.1
     while time.monotonic() < deadline:
         if service.poll() is not None:
             raise Trouble(
@@ -136,7 +136,8 @@ def wait_until_ready(service, base, data):
             last = f"/readyz answered {error.code}"
         except OSError as error:
             last = str(error)
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 2)
     raise Trouble(f"the service was not ready after {READY_WITHIN_S} s ({last}):\n{last_lines(data / LOG_FILE)}")
 
 

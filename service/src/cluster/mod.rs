@@ -12,7 +12,6 @@ mod create;
 mod error;
 mod place;
 mod postmaster;
-mod provision;
 mod run_as;
 mod watch;
 
@@ -31,6 +30,8 @@ use place::{Place, Role};
 use postmaster::Postmaster;
 use run_as::RunAs;
 use watch::{Launcher, Watcher};
+
+use crate::store::provision;
 
 /// A holder of the lock that is about to end (a restart, a command) gets this long.
 const HANDOVER: Duration = Duration::from_secs(3);

@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod overrides;
 pub mod partitions;
 pub mod policies;
+pub(crate) mod provision;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;
