@@ -31,6 +31,8 @@ create table verdicts (
     -- \u0000 that jsonb cannot hold. Nothing is searched in it.
     metadata json not null check (json_typeof(metadata) = 'object'),
     policies_not_run json not null check (json_typeof(policies_not_run) = 'array'),
+    -- Why the action is more severe than the policies' own.
+    raised json not null check (json_typeof(raised) = 'array'),
     runtime text not null,
     device text not null,
     primary key (id)

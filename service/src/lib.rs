@@ -2,9 +2,16 @@
 
 pub mod assets;
 pub mod canonical;
+pub mod cli;
 pub mod cluster;
-pub mod policy;
-pub mod store;
+pub mod config;
+pub mod housekeeping;
+pub mod http;
 pub mod media;
+pub mod moderate;
+pub mod policy;
+pub mod scheduler;
+pub mod store;
+pub mod telemetry;
 pub mod timestamp;
 pub mod verdict;

@@ -61,7 +61,8 @@ pub enum Background {
 /// An error as a verdict tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorNote {
-    /// Machine-readable, stable: `judge_failed`, `judge_timed_out`, `judge_not_a_probability`.
+    /// Machine-readable, stable: `judge_failed`, `judge_timed_out`, `judge_not_a_probability`,
+    /// `frames_unscored`.
     pub code: String,
     pub message: String,
 }
@@ -162,6 +163,9 @@ pub struct Verdict {
     pub content: Content,
     pub policies: Vec<PolicyAnswer>,
     pub policies_not_run: Vec<PolicyNotRun>,
+    /// Why the action is more severe than the policies' own; absent where it is not.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub raised: Vec<ErrorNote>,
     /// `onnxruntime 1.32.0`.
     pub runtime: String,
     /// `cpu`, `cuda:0`.

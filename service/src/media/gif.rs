@@ -64,13 +64,15 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, First), Med
     let height = screen_height.max(first.top + first.height);
     limits.admit_size(width, height)?;
     let frame = u64::from(first.width) * u64::from(first.height);
+    let canvas = u64::from(width) * u64::from(height);
     let layout = Layout {
         width,
         height,
         frames_total,
         orientation: Orientation::NoTransforms,
         end: pos + 1,
-        memory: u64::from(width) * u64::from(height) * 10 + frame * 5,
+        // The frame as indexes and as RGBA beside the canvas; later RGBA and two views.
+        memory: (frame * 5 + canvas * 4).max(canvas * 10),
     };
     Ok((layout, first))
 }
@@ -131,6 +133,10 @@ pub(super) fn decode(
 fn map_error(error: ::gif::DecodingError) -> MediaError {
     match error {
         ::gif::DecodingError::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            MediaError::Truncated { media_type: TYPE }
+        }
+        // The decoder's words for data that ends before its pixels do.
+        ::gif::DecodingError::Format(e) if e.to_string() == "image truncated" => {
             MediaError::Truncated { media_type: TYPE }
         }
         other => MediaError::corrupt(TYPE, other.to_string()),

@@ -66,8 +66,15 @@ impl Keep {
         .await
     }
 
+    /// As [`Keep::remove`], but only if nobody wanted the content kept within `age`, checked at the moment
+    /// of removal: for what [`Keep::sweep_orphans`] listed and the store did not know.
+    pub async fn remove_orphan(&self, sha256: &[u8; 32], age: Duration) -> io::Result<bool> {
+        let path = self.path(sha256);
+        blocking(move || remove_orphan(&path, age)).await
+    }
+
     /// Names of at most `limit` kept contents that are older than `age`, after `after` in order: ask the
-    /// store which of them it knows and [`Keep::remove`] the rest. Younger ones may belong to a verdict
+    /// store which of them it knows and [`Keep::remove_orphan`] the rest. Younger ones may belong to a verdict
     /// that has not committed yet. Unfinished files of that age are removed on the way.
     pub async fn sweep_orphans(
         &self,
@@ -94,18 +101,13 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<Put> {
     // A name implies the whole content, but not yet that the rename reached the disk: sync the folder
     // in either case, since whoever asks will record that the bytes are kept.
     let dir = path.parent().ok_or_else(|| io::Error::other("a kept file has no folder"))?;
-    if fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) {
-        // Its age counts from the last time somebody wanted it kept, or the sweep could take it away.
-        File::options().append(true).open(path)?.set_modified(SystemTime::now())?;
+    if fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) && renew(path)? {
         sync_dir(dir)?;
         return Ok(Put::AlreadyKept);
     }
-    if let Some(outer) = dir.parent() {
-        make_dir(outer)?;
-        if make_dir(dir)? {
-            sync_dir(outer)?;
-            outer.parent().map_or(Ok(()), sync_dir)?;
-        }
+    let (outer, root) = (dir.parent(), dir.parent().and_then(Path::parent));
+    for folder in outer.into_iter().chain([dir]) {
+        make_dir(folder)?;
     }
     let unfinished = dir.join(unfinished_name());
     let written = write_new(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
@@ -114,8 +116,46 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<Put> {
         let _ = fs::remove_file(&unfinished);
         return Err(e);
     }
-    sync_dir(dir)?;
+    // All the way up, whoever made the folders: another put may have made them and not synced yet.
+    for folder in [Some(dir), outer, root].into_iter().flatten() {
+        sync_dir(folder)?;
+    }
     Ok(Put::Written)
+}
+
+/// Its age counts from the last time somebody wanted it kept. False where the sweep took it meanwhile:
+/// the sweep moves a file away before it looks at the age, so either it sees the new one or we see
+/// the name gone.
+fn renew(path: &Path) -> io::Result<bool> {
+    match File::options().append(true).open(path) {
+        Ok(file) => file.set_modified(SystemTime::now())?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    path.try_exists()
+}
+
+fn remove_orphan(path: &Path, age: Duration) -> io::Result<bool> {
+    let dir = path.parent().ok_or_else(|| io::Error::other("a kept file has no folder"))?;
+    let aside = dir.join(unfinished_name());
+    match fs::rename(path, &aside) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    let old = fs::metadata(&aside)?.modified()? <= before(age);
+    if old {
+        fs::remove_file(&aside)?;
+    } else {
+        // The name implies the bytes, so it does not matter if somebody has written it again meanwhile.
+        fs::rename(&aside, path)?;
+    }
+    sync_dir(dir)?;
+    Ok(old)
+}
+
+fn before(age: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -132,12 +172,10 @@ fn unfinished_name() -> String {
     format!("{UNFINISHED}{}-{count}-{time}", std::process::id())
 }
 
-/// True where it was missing.
-fn make_dir(dir: &Path) -> io::Result<bool> {
+fn make_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(e),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -151,7 +189,7 @@ fn candidates(
     after: Option<[u8; 32]>,
     limit: usize,
 ) -> io::Result<Vec<[u8; 32]>> {
-    let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    let before = before(age);
     let after = after.map(|name| hex(&name));
     let mut found = Vec::new();
     for outer in sorted(root)? {
@@ -224,4 +262,172 @@ fn unhex(name: &str) -> Option<[u8; 32]> {
         *byte = digit(pair[0]) << 4 | digit(pair[1]);
     }
     Some(sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn name(first: u8, last: u8) -> [u8; 32] {
+        let mut name = [7; 32];
+        name[0] = first;
+        name[31] = last;
+        name
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        }
+        found
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn what_is_put_can_be_had_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let sha256 = name(0xab, 1);
+        assert_eq!(keep.get(&sha256).await.unwrap(), None);
+        assert!(!keep.remove(&sha256).await.unwrap());
+        assert_eq!(keep.put(&sha256, b"bytes".to_vec()).await.unwrap(), Put::Written);
+        assert_eq!(keep.put(&sha256, b"bytes".to_vec()).await.unwrap(), Put::AlreadyKept);
+        assert_eq!(keep.get(&sha256).await.unwrap().as_deref(), Some(&b"bytes"[..]));
+        let path = keep.path(&sha256);
+        let hex = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!((hex.len(), &hex[..4], &hex[62..]), (64, "ab07", "01"));
+        assert!(path.starts_with(dir.path().join("media/ab/07")), "{path:?}");
+        // Private, and so is every folder on the way.
+        assert_eq!(mode(&path), 0o600);
+        assert!(path.ancestors().skip(1).take(3).all(|dir| mode(dir) == 0o700));
+        // A second Keep over the same folder finds it: nothing lives in memory.
+        let again = Keep::new(dir.path()).unwrap();
+        assert!(again.remove(&sha256).await.unwrap());
+        assert_eq!(keep.get(&sha256).await.unwrap(), None);
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_wrong_length_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let sha256 = name(1, 1);
+        keep.put(&sha256, b"whole".to_vec()).await.unwrap();
+        fs::write(keep.path(&sha256), b"wh").unwrap();
+        assert_eq!(keep.put(&sha256, b"whole".to_vec()).await.unwrap(), Put::Written);
+        assert_eq!(keep.get(&sha256).await.unwrap().as_deref(), Some(&b"whole"[..]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_at_once_leave_one_whole_file_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let tasks: Vec<_> = (0..64u8)
+            .map(|i| {
+                let keep = keep.clone();
+                tokio::spawn(async move { keep.put(&name(0, i % 4), vec![i % 4; 100_000]).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        for i in 0..4 {
+            assert_eq!(keep.get(&name(0, i)).await.unwrap(), Some(vec![i; 100_000]));
+        }
+        assert_eq!(files(dir.path()).len(), 4, "nothing unfinished is left");
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_an_error_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        // A file stands where the folder should be.
+        fs::write(dir.path().join("media/ee"), b"").unwrap();
+        assert!(keep.put(&name(0xee, 0), vec![1]).await.is_err());
+        assert_eq!(files(dir.path()), [dir.path().join("media/ee")]);
+    }
+
+    #[tokio::test]
+    async fn an_orphan_that_is_wanted_again_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let (sha256, hour) = (name(5, 5), Duration::from_secs(3600));
+        keep.put(&sha256, vec![1]).await.unwrap();
+        assert!(!keep.remove_orphan(&sha256, hour).await.unwrap(), "young");
+        assert_eq!(keep.get(&sha256).await.unwrap(), Some(vec![1]));
+        let path = keep.path(&sha256);
+        let old = SystemTime::now() - 2 * hour;
+        File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
+        assert!(keep.remove_orphan(&sha256, hour).await.unwrap());
+        assert!(!keep.remove_orphan(&sha256, hour).await.unwrap(), "gone");
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+    }
+
+    /// Whoever was told that the bytes are kept finds them, however the sweep runs in between.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_put_that_races_the_sweep_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let (sha256, hour) = (name(6, 6), Duration::from_secs(3600));
+        for round in 0..200 {
+            keep.put(&sha256, vec![1; 10]).await.unwrap();
+            let old = SystemTime::now() - 2 * hour;
+            File::options().append(true).open(keep.path(&sha256)).unwrap().set_modified(old).unwrap();
+            let (swept, put) = tokio::join!(
+                tokio::spawn({
+                    let keep = keep.clone();
+                    async move { keep.remove_orphan(&sha256, hour).await }
+                }),
+                tokio::spawn({
+                    let keep = keep.clone();
+                    async move { keep.put(&sha256, vec![1; 10]).await }
+                })
+            );
+            swept.unwrap().unwrap();
+            put.unwrap().unwrap();
+            assert_eq!(keep.get(&sha256).await.unwrap(), Some(vec![1; 10]), "round {round}");
+        }
+        assert_eq!(files(dir.path()).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_sweep_lists_old_names_in_order_and_clears_unfinished_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::new(dir.path()).unwrap();
+        let names = [name(0, 1), name(0, 2), name(9, 0), name(0xff, 3)];
+        for sha256 in names.iter().rev() {
+            keep.put(sha256, vec![1]).await.unwrap();
+        }
+        let unfinished = keep.path(&names[0]).with_file_name(format!("{UNFINISHED}1-2-3"));
+        fs::write(&unfinished, b"half").unwrap();
+        let stranger = keep.path(&names[0]).with_file_name("README");
+        fs::write(&stranger, b"not ours").unwrap();
+
+        let hour = Duration::from_secs(3600);
+        assert_eq!(
+            keep.sweep_orphans(hour, None, 10).await.unwrap(),
+            Vec::<[u8; 32]>::new(),
+            "all are young"
+        );
+        assert!(unfinished.exists());
+
+        let old = SystemTime::now() - 2 * hour;
+        for path in files(dir.path()) {
+            File::options().append(true).open(path).unwrap().set_modified(old).unwrap();
+        }
+        // Wanted again a moment ago: young again.
+        keep.put(&names[2], vec![1]).await.unwrap();
+        let first = keep.sweep_orphans(hour, None, 2).await.unwrap();
+        assert_eq!(first, names[..2]);
+        let rest = keep.sweep_orphans(hour, Some(first[1]), 2).await.unwrap();
+        assert_eq!(rest, [names[3]]);
+        assert!(!unfinished.exists() && stranger.exists());
+    }
 }

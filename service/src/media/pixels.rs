@@ -129,12 +129,14 @@ fn over(rgba: &[u8], background: u8) -> Arc<[u8]> {
     let mut out = shared(rgba.len() / 4 * 3);
     if let Some(out) = Arc::get_mut(&mut out) {
         let background = u32::from(background);
-        for (to, from) in out.chunks_exact_mut(3).zip(rgba.chunks_exact(4)) {
-            let alpha = u32::from(from[3]);
-            for (to, &from) in to.iter_mut().zip(from) {
-                let sum = u32::from(from) * alpha + background * (255 - alpha) + 127;
-                *to = (sum / 255) as u8; // at most (255 × 255 + 127) / 255 = 255
-            }
+        for (to, &[r, g, b, a]) in out.as_chunks_mut::<3>().0.iter_mut().zip(rgba.as_chunks::<4>().0) {
+            let under = background * u32::from(255 - a) + 128;
+            // At most 255 × 255 + 128, for which this equals a division by 255, rounded.
+            let lay = |from: u8| {
+                let sum = u32::from(from) * u32::from(a) + under;
+                ((sum + (sum >> 8)) >> 8) as u8
+            };
+            *to = [lay(r), lay(g), lay(b)];
         }
     }
     out
@@ -168,11 +170,11 @@ impl Turn {
     }
 
     fn copy<const N: usize>(&self, from: &[u8], to: &mut [u8]) {
+        let from = from.as_chunks::<N>().0;
         for (y, row) in to.chunks_exact_mut(self.out_width * N).enumerate() {
             let mut source = self.start + y as isize * self.step_y;
-            for pixel in row.chunks_exact_mut(N) {
-                let at = source as usize * N;
-                pixel.copy_from_slice(&from[at..at + N]);
+            for pixel in row.as_chunks_mut::<N>().0 {
+                *pixel = from[source as usize];
                 source += self.step_x;
             }
         }

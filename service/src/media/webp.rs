@@ -53,14 +53,20 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), Me
         let (width, height) = canvas(head.get(20..30).ok_or_else(truncated)?);
         limits.admit_size(width, height)?;
     }
-    let mut end = claimed.saturating_add(8);
     // An odd last chunk is padded by one byte, which some writers count and leave out.
-    if end == bytes.len() + 1 && claimed % 2 == 0 {
-        end = bytes.len();
-    }
+    let unpadded = claimed.checked_add(7) == Some(bytes.len());
+    let end = claimed.saturating_add(8) - usize::from(unpadded);
     if end > bytes.len() {
         return Err(truncated());
     }
+    walk_chunks(bytes, end, limits).map_err(|e| match e {
+        // Then it was not the padding that is missing.
+        MediaError::Corrupt { .. } if unpadded => truncated(),
+        other => other,
+    })
+}
+
+fn walk_chunks(bytes: &[u8], end: usize, limits: &Limits) -> Result<(Layout, Header), MediaError> {
     let riff = bytes.get(12..end).ok_or_else(|| corrupt("its RIFF size is too small"))?;
     let (first, rest) = split_chunk(riff)?.ok_or_else(|| corrupt("it has no picture"))?;
     let (layout, header) = match first.kind {

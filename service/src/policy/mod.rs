@@ -10,6 +10,7 @@ use crate::verdict::{Action, Thresholds};
 
 pub mod active;
 pub mod file;
+pub mod lifecycle;
 
 /// The categories of the OpenAI moderation API, all of them.
 pub const OPENAI_CATEGORIES: [&str; 13] = [

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::cursor::{Cursor, List, Page, bounded, page as cut};
 use super::read::{JsonText, Place, utc};
 use super::{Result, Sha256, StoreError};
+use crate::canonical;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -38,7 +39,7 @@ pub struct Recorded {
 
 /// The leaf of RFC 6962: SHA-256 over a zero byte and the entry's canonical JSON.
 ///
-/// Canonical is [`canonical`] of the object with exactly the keys `act`, `actor`, `at` (RFC 3339, UTC,
+/// Canonical is [`crate::canonical::to_string`] of the object with exactly the keys `act`, `actor`, `at` (RFC 3339, UTC,
 /// six decimals), `detail`, `hashes`, `id` (hyphenated, lowercase), `project`, `target` (null where there
 /// is none). The sequence number is no part of it: Postgres gives it when the row is written.
 pub fn leaf_hash(entry: &Entry) -> Result<Sha256> {
@@ -56,28 +57,8 @@ pub fn leaf_hash(entry: &Entry) -> Result<Sha256> {
     });
     let mut hasher = Hasher::new();
     hasher.update([0]);
-    hasher.update(canonical(&document).as_bytes());
+    hasher.update(canonical::to_string(&document).as_bytes());
     Ok(hasher.finalize().into())
-}
-
-/// JSON without spaces, the keys of every object in ascending order of their UTF-8 bytes, strings and
-/// numbers as serde_json writes them.
-pub fn canonical(value: &Value) -> String {
-    match value {
-        Value::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by_key(|(key, _)| *key);
-            let members: Vec<String> = sorted
-                .into_iter()
-                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)))
-                .collect();
-            format!("{{{}}}", members.join(","))
-        }
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(","))
-        }
-        scalar => scalar.to_string(),
-    }
 }
 
 /// In the transaction of what it tells about, so that neither is on record without the other.
@@ -97,8 +78,8 @@ pub async fn append(conn: &mut PgConnection, entry: &Entry) -> Result<i64> {
     .bind(&entry.actor)
     .bind(&entry.act)
     .bind(&entry.target)
-    .bind(canonical(&entry.hashes))
-    .bind(canonical(&entry.detail))
+    .bind(canonical::to_string(&entry.hashes))
+    .bind(canonical::to_string(&entry.detail))
     .bind(leaf_hash(entry)?)
     .fetch_one(conn)
     .await?)

@@ -22,6 +22,8 @@ pub mod policies;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod verdicts;
 
 use std::time::Duration;
@@ -110,7 +112,11 @@ impl Store {
     }
 
     /// An error leaves open whether it was committed: answer 503, the retry finds out.
-    pub async fn commit(transaction: Transaction) -> Result<()> {
+    #[tracing::instrument(name = "db.store.commit", skip_all)]
+    pub async fn commit(mut transaction: Transaction) -> Result<()> {
+        // Postgres answers the COMMIT of a failed transaction with a silent ROLLBACK, and sqlx takes it for
+        // success. Should anybody ever swallow a statement's error, this one fails in its place.
+        sqlx::query("select 1").execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -258,6 +258,16 @@ pub async fn version(conn: &mut PgConnection, named: Named<'_>) -> Result<Option
     row.map(PolicyVersion::try_from).transpose()
 }
 
+/// Projects with a version in force.
+#[tracing::instrument(name = "db.policy.projects", skip_all)]
+pub async fn projects(conn: &mut PgConnection) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "select distinct project from policy_versions where state in ('active', 'shadow') order by project",
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// No policy of any project: the first run, which applies the shipped ones.
 #[tracing::instrument(name = "db.policy.is_empty", skip_all)]
 pub async fn is_empty(conn: &mut PgConnection) -> Result<bool> {

@@ -9,6 +9,8 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -44,9 +46,9 @@ pub async fn insert(conn: &mut PgConnection, verdict: &Verdict, provenance: &Pro
              insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                                   trailing_bytes, metadata, policies_not_run, runtime, device)
+                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                     $21, $22, $23::text::json, $24::text::json, $25, $26))
+                     $21, $22, $23::text::json, $24::text::json, $25, $26, $40::text::json))
          insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
                                        probability, review, block, decided_by, error_code, error_message,
                                        override_id, judges, judges_not_run)
@@ -97,6 +99,7 @@ pub async fn insert(conn: &mut PgConnection, verdict: &Verdict, provenance: &Pro
     .bind(each(answers, |a| a.override_id))
     .bind(answers.iter().map(|a| text("judges", &a.judges)).collect::<Result<Vec<_>>>()?)
     .bind(answers.iter().map(|a| text("judges_not_run", &a.judges_not_run)).collect::<Result<Vec<_>>>()?)
+    .bind(text("raised", &verdict.raised)?)
     .execute(conn)
     .await?;
     Ok(())
@@ -130,6 +133,11 @@ fn check(verdict: &Verdict) -> Result<()> {
     if verdict.id.get_version_num() != 7 || (uuid_millis(verdict.id) - created_ms).abs() > ID_SLACK_MS {
         return Err(StoreError::unstorable("id", format!("`{}` is no UUIDv7 of `created_at`", verdict.id)));
     }
+    let mut versions: Vec<_> = verdict.policies.iter().map(|a| (&a.policy, &a.version)).collect();
+    versions.sort_unstable();
+    if let Some([(policy, _), _]) = versions.array_windows().find(|[one, next]| one == next) {
+        return Err(StoreError::unstorable("policies", format!("`{policy}` answered twice")));
+    }
     // JSON writes NaN as null, so a judge's NaN would come back as "no probability" and not as a fault.
     for judge in verdict.policies.iter().flat_map(|answer| &answer.judges) {
         let probable = judge.probability.is_none_or(|p| (0.0..=1.0).contains(&p));
@@ -158,7 +166,7 @@ async fn with_policies(conn: &mut PgConnection, rows: Vec<VerdictRow>) -> Result
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());
     };
-    let mut policies: Vec<PolicyRow> = sqlx::query_as(
+    let policies: Vec<PolicyRow> = sqlx::query_as(
         "select * from verdict_policies
          -- The bounds spare the partitions that hold none of them.
          where verdict_id = any($1) and verdict_id between $2 and $3
@@ -169,16 +177,13 @@ async fn with_policies(conn: &mut PgConnection, rows: Vec<VerdictRow>) -> Result
     .bind(last)
     .fetch_all(conn)
     .await?;
+    let mut answers: HashMap<Uuid, Vec<PolicyAnswer>> = HashMap::new();
+    for policy in policies {
+        answers.entry(policy.verdict_id).or_default().push(policy.try_into()?);
+    }
     rows.into_iter()
         .map(|row| {
-            let start = policies.partition_point(|policy| policy.verdict_id < row.id);
-            let end = policies.partition_point(|policy| policy.verdict_id <= row.id);
-            let answers = policies
-                .get_mut(start..end)
-                .unwrap_or_default()
-                .iter_mut()
-                .map(|policy| std::mem::take(policy).try_into())
-                .collect::<Result<Vec<PolicyAnswer>>>()?;
+            let answers = answers.remove(&row.id).unwrap_or_default();
             row.verdict(answers)
         })
         .collect()

@@ -29,6 +29,7 @@ pub(super) struct VerdictRow {
     trailing_bytes: Option<i64>,
     metadata: JsonText,
     policies_not_run: JsonText,
+    raised: JsonText,
     runtime: String,
     device: String,
 }
@@ -55,6 +56,7 @@ impl VerdictRow {
             },
             metadata: place.json("metadata", &self.metadata.0)?,
             policies_not_run: place.json("policies_not_run", &self.policies_not_run.0)?,
+            raised: place.json("raised", &self.raised.0)?,
             id: self.id,
             cached: self.cached,
             submission_id: self.submission_id,
@@ -69,8 +71,7 @@ impl VerdictRow {
     }
 }
 
-/// `Default` only so that one can be taken out of a slice.
-#[derive(Default, sqlx::FromRow)]
+#[derive(sqlx::FromRow)]
 pub(super) struct PolicyRow {
     pub(super) verdict_id: Uuid,
     policy: String,

@@ -1,0 +1,231 @@
+//! `shieldgate keys create|list|revoke`.
+
+use std::process::ExitCode;
+
+use conf::{Conf, Subcommands};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::connect::{Connected, Role};
+use super::{Failed, output};
+use crate::config::{Common, Database};
+use crate::http::auth::{KEY_PREFIX, Scope};
+use crate::store::keys::{self, ApiKey};
+use crate::store::{Store, audit};
+use crate::timestamp;
+
+#[derive(Conf)]
+pub(super) struct Keys {
+    #[conf(subcommands)]
+    command: KeysCommand,
+}
+
+#[derive(Subcommands)]
+enum KeysCommand {
+    /// Make a key and print it, once and alone, on stdout.
+    Create(Create),
+    /// List keys; what they are is not on record, only their hashes.
+    List(List),
+    /// Revoke a key; it is refused from the next request on.
+    Revoke(Revoke),
+}
+
+#[derive(Conf)]
+struct Create {
+    #[conf(flatten)]
+    common: Common,
+    #[conf(flatten)]
+    database: Database,
+    /// What the key is for; the audit log names it.
+    #[arg(long)]
+    name: String,
+    /// What it may do, separated by commas: moderate, read, review, admin.
+    #[arg(long)]
+    scopes: String,
+    /// The project it belongs to.
+    #[arg(long, default_value = "default")]
+    project: String,
+}
+
+#[derive(Conf)]
+struct List {
+    #[conf(flatten)]
+    common: Common,
+    #[conf(flatten)]
+    database: Database,
+    /// Of one project only.
+    #[arg(long)]
+    project: Option<String>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Conf)]
+struct Revoke {
+    #[conf(flatten)]
+    common: Common,
+    #[conf(flatten)]
+    database: Database,
+    /// Id of the key, as `keys list` shows it.
+    #[arg(pos)]
+    id: Uuid,
+    /// The project it belongs to.
+    #[arg(long, default_value = "default")]
+    project: String,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: Uuid,
+    project: String,
+    name: String,
+    prefix: String,
+    scopes: Vec<String>,
+    #[serde(with = "timestamp")]
+    created_at: time::OffsetDateTime,
+    #[serde(with = "timestamp::option")]
+    revoked_at: Option<time::OffsetDateTime>,
+}
+
+impl Keys {
+    pub(super) fn common(&self) -> &Common {
+        match &self.command {
+            KeysCommand::Create(it) => &it.common,
+            KeysCommand::List(it) => &it.common,
+            KeysCommand::Revoke(it) => &it.common,
+        }
+    }
+
+    pub(super) async fn run(self) -> Result<ExitCode, Failed> {
+        match self.command {
+            KeysCommand::Create(create) => {
+                let scopes = scopes(&create.scopes)?;
+                named(&create.name, "name", 64)?;
+                named(&create.project, "project", 64)?;
+                let connected = Connected::open(&create.common, &create.database, Role::Command).await?;
+                let made = make(&connected.store, &create, scopes).await;
+                connected.close().await;
+                output::line(made?);
+            }
+            KeysCommand::List(list) => {
+                let connected = Connected::open(&list.common, &list.database, Role::Command).await?;
+                let found = listed(&connected.store, list.project.as_deref()).await;
+                connected.close().await;
+                show(&found?, list.json)?;
+            }
+            KeysCommand::Revoke(revoke) => {
+                let connected = Connected::open(&revoke.common, &revoke.database, Role::Command).await?;
+                let done = end(&connected.store, &revoke).await;
+                connected.close().await;
+                let key = done?.ok_or_else(|| {
+                    format!("project `{}` has no key `{}` that is not revoked", revoke.project, revoke.id)
+                })?;
+                output::note(format_args!("revoked key `{}`", key.name));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn scopes(text: &str) -> Result<Vec<String>, String> {
+    let mut scopes = Vec::new();
+    for word in text.split(',') {
+        let word = word.trim().parse::<Scope>()?.word().to_owned();
+        if !scopes.contains(&word) {
+            scopes.push(word);
+        }
+    }
+    Ok(scopes)
+}
+
+/// Names end up in logs, the audit log and addresses.
+fn named(text: &str, what: &str, bytes_max: usize) -> Result<(), String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+    if !text.is_empty() && text.len() <= bytes_max && text.bytes().all(good) {
+        return Ok(());
+    }
+    Err(format!("`{text}` is no {what}: use 1 to {bytes_max} letters, digits, `-`, `_`, `.` and `@`"))
+}
+
+async fn make(store: &Store, create: &Create, scopes: Vec<String>) -> Result<String, Failed> {
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random)?;
+    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = format!("{KEY_PREFIX}{secret}");
+    let row = ApiKey {
+        id: Uuid::now_v7(),
+        project: create.project.clone(),
+        name: create.name.clone(),
+        prefix: key.chars().take(KEY_PREFIX.len() + 6).collect(),
+        hash: Sha256::digest(key.as_bytes()).into(),
+        scopes,
+        created_at: timestamp::now(),
+        revoked_at: None,
+    };
+    let mut transaction = store.begin().await?;
+    keys::create(&mut transaction, &row).await?;
+    audit::append(&mut transaction, &entry(&row, "key.created")).await?;
+    Store::commit(transaction).await?;
+    Ok(key)
+}
+
+async fn listed(store: &Store, project: Option<&str>) -> Result<Vec<ApiKey>, Failed> {
+    let mut conn = store.acquire().await?;
+    Ok(keys::list(&mut conn, project).await?)
+}
+
+async fn end(store: &Store, revoke: &Revoke) -> Result<Option<ApiKey>, Failed> {
+    let mut transaction = store.begin().await?;
+    let revoked = keys::revoke(&mut transaction, &revoke.project, revoke.id, timestamp::now()).await?;
+    if let Some(key) = &revoked {
+        audit::append(&mut transaction, &entry(key, "key.revoked")).await?;
+    }
+    Store::commit(transaction).await?;
+    Ok(revoked)
+}
+
+fn entry(key: &ApiKey, act: &str) -> audit::Entry {
+    audit::Entry {
+        id: Uuid::now_v7(),
+        at: timestamp::now(),
+        project: key.project.clone(),
+        actor: super::policies::person(),
+        act: act.to_owned(),
+        target: Some(key.id.to_string()),
+        hashes: json!({}),
+        detail: json!({"name": key.name, "prefix": key.prefix, "scopes": key.scopes}),
+    }
+}
+
+fn show(found: &[ApiKey], as_json: bool) -> Result<(), Failed> {
+    let listed = found.iter().map(|key| Listed {
+        id: key.id,
+        project: key.project.clone(),
+        name: key.name.clone(),
+        prefix: key.prefix.clone(),
+        scopes: key.scopes.clone(),
+        created_at: key.created_at,
+        revoked_at: key.revoked_at,
+    });
+    if as_json {
+        return output::json(&listed.collect::<Vec<_>>());
+    }
+    let rows: Vec<Vec<String>> = listed
+        .map(|key| {
+            let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+            vec![
+                key.id.to_string(),
+                key.project,
+                key.name,
+                format!("{}…", key.prefix),
+                key.scopes.join(","),
+                state.to_owned(),
+            ]
+        })
+        .collect();
+    output::table(&["ID", "PROJECT", "NAME", "KEY", "SCOPES", "STATE"], &rows);
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The command line: results to stdout, logs and progress to stderr; exit codes 0 done, 1 failed, 2 wrong use.
+
+mod connect;
+mod doctor;
+mod keys;
+mod migrate;
+mod models;
+mod output;
+mod policies;
+mod serve;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use conf::{Conf, Subcommands};
+
+use crate::config::{self, Common, Database, Serve};
+use crate::telemetry;
+
+/// A self-hosted content-safety gate: every upload gets a verdict per policy, and every verdict is on record.
+///
+/// Every option can also stand in the environment as SHIELDGATE_… and in shieldgate.toml; flags win over
+/// the environment, the environment over the file.
+#[derive(Conf)]
+#[conf(name = "shieldgate", version)]
+struct Cli {
+    #[conf(subcommands)]
+    command: Command,
+}
+
+#[derive(Subcommands)]
+enum Command {
+    /// Run the gate: the HTTP API, the judges and, without a database URL, a private Postgres.
+    Serve(Serve),
+    /// Models this machine has.
+    Models(models::Models),
+    /// Policies: check files, import them, activate versions.
+    Policies(policies::Policies),
+    /// API keys.
+    Keys(keys::Keys),
+    /// Say what is right and wrong with this installation.
+    Doctor(Plain),
+    /// Bring the database up to date, as its owner.
+    Migrate(Plain),
+}
+
+/// A command that needs a database and nothing else.
+#[derive(Conf)]
+pub(crate) struct Plain {
+    #[conf(flatten)]
+    common: Common,
+    #[conf(flatten)]
+    database: Database,
+}
+
+/// Errors as people read them: the fact, the causes, a hint on a line of its own.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let env = match config::environment(args.get(1..).unwrap_or_default(), std::env::vars_os()) {
+        Ok(env) => env,
+        Err(error) => return output::failed(&error, 2),
+    };
+    let cli = match Cli::conf_builder().args(args).env(env).try_parse() {
+        Ok(cli) => cli,
+        // Prints help to stdout with 0, errors to stderr with 2.
+        Err(error) => error.exit(),
+    };
+    let common = cli.command.common();
+    let filter = common.log.as_deref().unwrap_or(match cli.command {
+        Command::Serve(_) => "info,ort=warn,sqlx=warn,actix_server=warn",
+        _ => "warn",
+    });
+    if let Err(error) = telemetry::init_logs(common.log_format, filter) {
+        return output::failed(&*Failed::from(error), 2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::failed(&error, 1),
+    };
+    let outcome = runtime.block_on(cli.command.run());
+    // A stuck judge or decoder must not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => output::failed(&*error, 1),
+    }
+}
+
+impl Command {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Serve(serve) => &serve.common,
+            Self::Models(models) => models.common(),
+            Self::Policies(policies) => policies.common(),
+            Self::Keys(keys) => keys.common(),
+            Self::Doctor(plain) | Self::Migrate(plain) => &plain.common,
+        }
+    }
+
+    async fn run(self) -> Result<ExitCode, Failed> {
+        match self {
+            Self::Serve(config) => serve::run(config).await,
+            Self::Models(models) => models.run(),
+            Self::Policies(policies) => policies.run().await,
+            Self::Keys(keys) => keys.run().await,
+            Self::Doctor(plain) => doctor::run(&plain.common, &plain.database).await,
+            Self::Migrate(plain) => migrate::run(&plain.common, &plain.database).await,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Every option, defined once: as a flag, as `SHIELDGATE_…` in the environment, as a key of `shieldgate.toml`.
+//!
+//! Flags win over the environment, the environment over the file, the file over the defaults. The file's
+//! keys are the flags with `_` for `-` (`listen`, `judge_timeout_ms`). It is `--config FILE` or
+//! `SHIELDGATE_CONFIG`, else `shieldgate.toml` in the working directory, where there is one.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use conf::Conf;
+use shieldgate_models::runtime::DeviceChoice;
+
+use crate::moderate::KeepWhich;
+use crate::telemetry::LogFormat;
+
+/// Where things lie and how it is told; for every command.
+#[derive(Conf, Debug, Clone)]
+#[conf(env_prefix = "SHIELDGATE_")]
+pub struct Common {
+    /// Folder for everything that is this service's own: private Postgres, kept originals, model records, keys.
+    #[arg(long, env, default_value = "shieldgate-data")]
+    pub data_dir: PathBuf,
+    /// Folder with ONNX Runtime, Postgres and the default models; found beside the binary where absent.
+    #[arg(long, env)]
+    pub assets: Option<PathBuf>,
+    /// Configuration file.
+    #[arg(long, env)]
+    pub config: Option<PathBuf>,
+    /// `text` or `json`, to stderr.
+    #[arg(long, env, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: `warn`, `info`, `shieldgate=debug,info`; `info` for `serve` and `warn` for other
+    /// commands where absent.
+    #[arg(long, env)]
+    pub log: Option<String>,
+}
+
+/// Which Postgres; for every command that needs one.
+#[derive(Conf, Debug, Clone)]
+#[conf(env_prefix = "SHIELDGATE_")]
+pub struct Database {
+    /// Postgres to record in, as the service's role; a private one in the data directory where absent.
+    /// `DATABASE_URL` is read as well.
+    #[arg(long, env)]
+    pub database_url: Option<String>,
+    /// The same database as its owner, for migrations; `--database-url` where absent.
+    #[arg(long, env)]
+    pub owner_database_url: Option<String>,
+    /// Connections to Postgres, at most.
+    #[arg(long, env, default_value = "16")]
+    pub database_connections: u32,
+    /// How long a request waits for a connection before it is answered 503, in milliseconds.
+    #[arg(long, env, default_value = "3000")]
+    pub database_timeout_ms: u64,
+}
+
+/// `shieldgate serve`
+#[derive(Conf, Debug, Clone)]
+pub struct Serve {
+    #[conf(flatten)]
+    pub common: Common,
+    #[conf(flatten)]
+    pub database: Database,
+    #[conf(flatten)]
+    pub gate: Gate,
+}
+
+/// How uploads are taken in and judged.
+#[derive(Conf, Debug, Clone)]
+#[conf(env_prefix = "SHIELDGATE_")]
+pub struct Gate {
+    /// Address to serve on.
+    #[arg(long, env, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where models run: `auto`, `cpu`, `cuda:N`. A device that is named and absent stops the start.
+    #[arg(long, env, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads of each model session; 0 for one a core.
+    #[arg(long, env, default_value = "0")]
+    pub threads: usize,
+    /// Serve demo judges also on an address that is not loopback.
+    #[arg(long, env)]
+    pub allow_demo: bool,
+    /// Largest upload, in bytes.
+    #[arg(long, env, default_value = "20971520")]
+    pub body_bytes_max: u64,
+    /// Memory that all bodies under way may hold together, in bytes.
+    #[arg(long, env, default_value = "536870912")]
+    pub body_budget_bytes: u64,
+    /// How long an upload may take to arrive, in milliseconds.
+    #[arg(long, env, default_value = "30000")]
+    pub body_timeout_ms: u64,
+    /// Largest picture, in pixels (width × height).
+    #[arg(long, env, default_value = "50000000")]
+    pub pixels_max: u64,
+    /// Pictures decoded at once; 0 for one a core.
+    #[arg(long, env, default_value = "0")]
+    pub decoders: usize,
+    /// Submissions worked on at once; more are answered 429.
+    #[arg(long, env, default_value = "64")]
+    pub in_flight_max: usize,
+    /// Submissions waiting for one judge; more are answered 429.
+    #[arg(long, env, default_value = "64")]
+    pub queue_max: usize,
+    /// How long a submission may wait for its judges before it is answered 503, in milliseconds.
+    #[arg(long, env, default_value = "60000")]
+    pub request_timeout_ms: u64,
+    /// How long one judge may take for one content before it counts as failed, in milliseconds.
+    #[arg(long, env, default_value = "60000")]
+    pub judge_timeout_ms: u64,
+    /// Which originals are kept: `none`, `flagged` or `all`.
+    #[arg(long, env, default_value = "flagged")]
+    pub media_keep: KeepWhich,
+    /// How long they are kept.
+    #[arg(long, env, default_value = "30")]
+    pub media_keep_days: u32,
+    /// Connections, at most.
+    #[arg(long, env, default_value = "1024")]
+    pub connections_max: usize,
+    /// How long open requests may take to end at shutdown, in milliseconds.
+    #[arg(long, env, default_value = "15000")]
+    pub shutdown_grace_ms: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("configuration file `{}` can't be read", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("configuration file `{}` is no TOML", path.display())]
+    Toml {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("configuration file `{}`: `{key}` is no option{}", path.display(), similar(suggestion.as_deref()))]
+    Unknown { path: PathBuf, key: String, suggestion: Option<String> },
+    #[error("configuration file `{}`: `{key}` must be a text, a number or true/false", path.display())]
+    NotScalar { path: PathBuf, key: String },
+}
+
+fn similar(suggestion: Option<&str>) -> String {
+    suggestion.map(|key| format!("; is `{key}` meant?")).unwrap_or_default()
+}
+
+/// The environment with what the file says beneath it: the file's `listen` is `SHIELDGATE_LISTEN` where
+/// that is not set.
+pub fn environment(
+    args: &[OsString],
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(OsString, OsString)>, FileError> {
+    let mut env: BTreeMap<OsString, OsString> = env.collect();
+    // `DATABASE_URL` stands for the option as the environment has it; the file comes beneath.
+    if let Some(url) = env.get(&OsString::from("DATABASE_URL")).cloned() {
+        env.entry("SHIELDGATE_DATABASE_URL".into()).or_insert(url);
+    }
+    let Some(path) = file(args, &env) else { return Ok(env.into_iter().collect()) };
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+    let table: toml::Table =
+        text.parse().map_err(|source| FileError::Toml { path: path.clone(), source: Box::new(source) })?;
+    let known: Vec<String> = keys();
+    for (key, value) in table {
+        if !known.contains(&key) {
+            let close =
+                known.iter().find(|known| known.contains(&key) || key.contains(known.as_str())).cloned();
+            return Err(FileError::Unknown { path, key, suggestion: close });
+        }
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            _ => return Err(FileError::NotScalar { path, key }),
+        };
+        env.entry(format!("SHIELDGATE_{}", key.to_uppercase()).into()).or_insert_with(|| text.into());
+    }
+    Ok(env.into_iter().collect())
+}
+
+/// Every key of the file.
+pub fn keys() -> Vec<String> {
+    use conf::introspection::ProgramOptionMeta as _;
+    let env_forms: Vec<String> = Serve::program_options()
+        .filter_map(|option| option.env_form().map(|form| form.to_string()))
+        .collect();
+    env_forms
+        .iter()
+        .filter_map(|form| form.strip_prefix("SHIELDGATE_"))
+        .filter(|form| *form != "CONFIG")
+        .map(str::to_lowercase)
+        .collect()
+}
+
+fn file(args: &[OsString], env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if arg == "--config" {
+            return args.next().map(PathBuf::from);
+        }
+        if let Some(path) = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")) {
+            return Some(path.into());
+        }
+    }
+    let named = env.get(&OsString::from("SHIELDGATE_CONFIG")).map(PathBuf::from);
+    named.or_else(|| Some(Path::new("shieldgate.toml")).filter(|path| path.is_file()).map(Path::to_path_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> Result<Serve, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        if let Some(text) = file {
+            let path = folder.path().join("shieldgate.toml");
+            std::fs::write(&path, text).expect("written");
+            args.push(format!("--config={}", path.display()).into());
+        }
+        let env = env.iter().map(|(key, value)| (OsString::from(key), OsString::from(value)));
+        let env = environment(&args, env).map_err(|error| error.to_string())?;
+        let args = [OsString::from("serve")].into_iter().chain(args);
+        Serve::conf_builder().args(args).env(env).try_parse().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let file = Some("listen = '127.0.0.1:1'\nqueue_max = 3\nmedia_keep = 'all'\nallow_demo = true\n");
+        let env = [("SHIELDGATE_LISTEN", "127.0.0.1:2"), ("SHIELDGATE_QUEUE_MAX", "4")];
+        let config = parsed(&["--listen", "127.0.0.1:3"], &env, file).expect("good");
+        assert_eq!(config.gate.listen.port(), 3);
+        assert_eq!(config.gate.queue_max, 4);
+        assert_eq!(config.gate.media_keep, KeepWhich::All);
+        assert!(config.gate.allow_demo);
+        assert_eq!(config.gate.in_flight_max, 64);
+    }
+
+    #[test]
+    fn the_usual_database_url_counts() {
+        let config = parsed(&[], &[("DATABASE_URL", "postgres://a/b")], None).expect("good");
+        assert_eq!(config.database.database_url.as_deref(), Some("postgres://a/b"));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let error = parsed(&[], &[], Some("judge_timeout = 5\n")).expect_err("no such key");
+        assert!(error.contains("`judge_timeout` is no option; is `judge_timeout_ms` meant?"), "{error}");
+    }
+}

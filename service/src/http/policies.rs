@@ -1,0 +1,256 @@
+//! `/v1/policies`: what is in force, new versions, and their activation.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, get, post, web};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::State;
+use super::auth::{Caller, Scope};
+use super::problem::{ApiError, Problem};
+use crate::policy::Policy;
+use crate::policy::lifecycle::{self, LifecycleError, Moved};
+use crate::store::policies::{self, PolicyVersion, State as VersionState};
+use crate::timestamp;
+
+/// One version of one policy.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VersionView {
+    /// Hash of the canonical content, 64 hex digits.
+    version: String,
+    #[schema(value_type = String, example = "active")]
+    state: VersionState,
+    imported_by: String,
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    imported_at: OffsetDateTime,
+    state_by: String,
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    state_at: OffsetDateTime,
+    #[schema(value_type = Policy)]
+    body: serde_json::Value,
+}
+
+/// A policy and its versions, the active one first, then the newest.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PolicyView {
+    id: String,
+    /// The active version; null where none is.
+    active: Option<String>,
+    versions: Vec<VersionView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PolicyList {
+    data: Vec<PolicyView>,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Activation {
+    /// `active`; `shadow` is not offered yet.
+    #[serde(default)]
+    state: Option<String>,
+}
+
+/// What became of a version.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Change {
+    policy: String,
+    version: String,
+    #[schema(value_type = String, example = "active")]
+    state: VersionState,
+    /// The version that was active before.
+    displaced: Option<String>,
+}
+
+fn grouped(versions: Vec<PolicyVersion>) -> Vec<PolicyView> {
+    let mut views: Vec<PolicyView> = Vec::new();
+    for version in versions {
+        if views.last().is_none_or(|last| last.id != version.policy) {
+            views.push(PolicyView { id: version.policy.clone(), active: None, versions: Vec::new() });
+        }
+        if let Some(view) = views.last_mut() {
+            if version.state == VersionState::Active {
+                view.active = Some(version.version.clone());
+            }
+            view.versions.push(VersionView {
+                version: version.version,
+                state: version.state,
+                imported_by: version.imported_by,
+                imported_at: version.imported_at,
+                state_by: version.state_by,
+                state_at: version.state_at,
+                body: version.body,
+            });
+        }
+    }
+    views
+}
+
+/// All policies of the project
+#[utoipa::path(
+    tag = "policies",
+    responses(
+        (status = 200, body = PolicyList),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = []))
+)]
+#[get("/v1/policies")]
+pub(super) async fn policy_list(
+    caller: Caller,
+    state: web::Data<State>,
+) -> Result<web::Json<PolicyList>, ApiError> {
+    caller.require(&[Scope::Read])?;
+    let mut conn = state.moderator.store.acquire().await?;
+    let versions = policies::versions(&mut conn, caller.project(), None).await?;
+    Ok(web::Json(PolicyList { data: grouped(versions) }))
+}
+
+/// One policy and its versions
+#[utoipa::path(
+    tag = "policies",
+    params(("id" = String, Path)),
+    responses(
+        (status = 200, body = PolicyView),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = []))
+)]
+#[get("/v1/policies/{id}")]
+pub(super) async fn policy_by_id(
+    caller: Caller,
+    state: web::Data<State>,
+    id: web::Path<String>,
+) -> Result<web::Json<PolicyView>, ApiError> {
+    caller.require(&[Scope::Read])?;
+    let mut conn = state.moderator.store.acquire().await?;
+    let versions = policies::versions(&mut conn, caller.project(), Some(&id)).await?;
+    let view = grouped(versions).pop();
+    Ok(web::Json(view.ok_or_else(|| ApiError::not_found("policy with this id"))?))
+}
+
+/// Import a version as draft
+///
+/// The body is the policy as JSON, with the fields of a policy file. The same content is the same version.
+#[utoipa::path(
+    tag = "policies",
+    params(("id" = String, Path)),
+    request_body = Policy,
+    responses(
+        (status = 200, description = "This version was there already", body = Change),
+        (status = 201, description = "Imported as draft", body = Change),
+        (status = 400, description = "No JSON, or not a policy", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A policy that can't be meant", body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = []))
+)]
+#[post("/v1/policies/{id}/versions")]
+pub(super) async fn import_version(
+    caller: Caller,
+    state: web::Data<State>,
+    id: web::Path<String>,
+    body: web::Json<Policy>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(&[Scope::Admin])?;
+    let policy = body.into_inner();
+    if policy.id != *id {
+        let detail = format!("the body is policy `{}`, the address names another", policy.id);
+        return Err(ApiError::unacceptable("policy_id_differs", detail).at("id"));
+    }
+    let faults: Vec<String> =
+        policy.faults().iter().map(|fault| format!("{}: {}", fault.at, fault.message)).collect();
+    if !faults.is_empty() {
+        return Err(ApiError::unacceptable("policy_invalid", faults.join("; ")));
+    }
+    let mut transaction = state.moderator.store.begin().await?;
+    let imported =
+        lifecycle::import(&mut transaction, caller.project(), &policy, &caller.actor(), timestamp::now())
+            .await?;
+    crate::store::Store::commit(transaction).await?;
+    let status = if imported.new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(HttpResponse::build(status).json(Change {
+        policy: policy.id,
+        version: imported.version,
+        state: imported.state,
+        displaced: None,
+    }))
+}
+
+/// Activate a version
+///
+/// Running processes judge by it from their next request on. Activating an older version is the rollback.
+#[utoipa::path(
+    tag = "policies",
+    params(("id" = String, Path), ("version" = String, Path)),
+    request_body(content = Option<Activation>),
+    responses(
+        (status = 200, body = Change),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A state that is not offered, or a judge that is not installed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = []))
+)]
+#[post("/v1/policies/{id}/versions/{version}/activate")]
+pub(super) async fn activate_version(
+    caller: Caller,
+    state: web::Data<State>,
+    path: web::Path<(String, String)>,
+    body: Option<web::Json<Activation>>,
+) -> Result<web::Json<Change>, ApiError> {
+    caller.require(&[Scope::Admin])?;
+    let (id, version) = path.into_inner();
+    let wanted = body.and_then(|body| body.into_inner().state).unwrap_or_else(|| "active".to_owned());
+    if wanted != "active" {
+        let detail = format!("state `{wanted}` is not offered; only `active` is");
+        return Err(ApiError::unacceptable("state_not_offered", detail).at("state"));
+    }
+    let named = policies::Named { project: caller.project(), policy: &id, version: &version };
+    let mut transaction = state.moderator.store.begin().await?;
+    let found = policies::version(&mut transaction, named).await?;
+    let found = found.ok_or_else(|| ApiError::not_found("such version of this policy"))?;
+    // A version that nothing here can judge would turn every upload into a 503.
+    let policy: Policy = serde_json::from_value(found.body).map_err(|error| {
+        ApiError::unacceptable(
+            "policy_invalid",
+            format!("this version was made by another shieldgate: {error}"),
+        )
+    })?;
+    crate::moderate::policies::resolve(policy, found.version, &state.moderator.scheduler)
+        .map_err(|error| ApiError::unacceptable("judge_missing", error.to_string()))?;
+    let moved: Moved = lifecycle::set_state(
+        &mut transaction,
+        named,
+        VersionState::Active,
+        &caller.actor(),
+        timestamp::now(),
+    )
+    .await?;
+    crate::store::Store::commit(transaction).await?;
+    Ok(web::Json(Change { policy: id, version, state: VersionState::Active, displaced: moved.displaced }))
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Store(error) => error.into(),
+            LifecycleError::Unknown { .. } => Self::not_found("such version of this policy"),
+            LifecycleError::Canonical(error) => Self::unacceptable("policy_invalid", error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The policy sets in force, one a project, read again when the store's generation moves on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::ModerateError;
+use crate::policy::Policy;
+use crate::policy::active::{ActivePolicy, ActiveSet, ResolveError};
+use crate::scheduler::Scheduler;
+use crate::store::policies::State;
+use crate::store::{self, Store, StoreError};
+
+/// Every request compares generations, so a change made by any process counts from the next request on.
+#[derive(Default)]
+pub struct PolicyCache {
+    sets: RwLock<HashMap<String, Arc<ActiveSet>>>,
+}
+
+impl PolicyCache {
+    /// The set of `project` at `generation` or newer.
+    pub async fn get(
+        &self,
+        store: &Store,
+        scheduler: &Scheduler,
+        project: &str,
+        generation: i64,
+    ) -> Result<Arc<ActiveSet>, ModerateError> {
+        let held = self.sets.read().unwrap_or_else(PoisonError::into_inner).get(project).cloned();
+        if let Some(set) = held.filter(|set| set.generation >= generation) {
+            return Ok(set);
+        }
+        let set = Arc::new(load(store, scheduler, project).await?);
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        let newest = sets.entry(project.to_owned()).or_insert_with(|| Arc::clone(&set));
+        if newest.generation < set.generation {
+            *newest = Arc::clone(&set);
+        }
+        Ok(set)
+    }
+}
+
+/// Reads and resolves the active versions; shadow versions do not judge yet.
+pub async fn load(store: &Store, scheduler: &Scheduler, project: &str) -> Result<ActiveSet, ModerateError> {
+    let in_force = {
+        let mut conn = store.acquire().await?;
+        store::policies::in_force(&mut conn, project).await?
+    };
+    let mut policies = Vec::new();
+    for version in in_force.policies.into_iter().filter(|version| version.state == State::Active) {
+        let policy: Policy =
+            serde_json::from_value(version.body).map_err(|source| StoreError::Inconsistent {
+                table: "policy_versions",
+                column: "body",
+                row: format!("{project}/{}/{}", version.policy, version.version),
+                source: Box::new(source),
+            })?;
+        policies.push(resolve(policy, version.version, scheduler)?);
+    }
+    Ok(ActiveSet { generation: in_force.generation, policies })
+}
+
+/// Against the judges of this process.
+pub fn resolve(policy: Policy, version: String, scheduler: &Scheduler) -> Result<ActivePolicy, ResolveError> {
+    let names: Vec<String> = scheduler.cards().map(|card| card.name.clone()).collect();
+    ActivePolicy::resolve(policy, version, |name| scheduler.judge(name), &names)
+}

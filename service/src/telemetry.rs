@@ -1,0 +1,144 @@
+//! Logs to stderr and metrics for Prometheus; never content, texts, queries, keys or account ids.
+
+use std::time::Duration;
+
+use actix_web::http::{Method, StatusCode};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, SdkMeterProvider, Stream};
+use prometheus::{Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::moderate::ModerateError;
+use crate::verdict::Verdict;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("`{text}` is no log format: expected `text` or `json`")),
+        }
+    }
+}
+
+/// `filter` as tracing writes it: `info`, `shieldgate=debug,info`.
+pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let plain =
+        std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let started = match format {
+        LogFormat::Text => registry.with(layer.with_ansi(!plain)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    };
+    started.map_err(|error| error.to_string())
+}
+
+/// From a millisecond (an override) to a minute (a large model on a CPU).
+const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+/// The instruments; one set for every reader.
+pub struct Metrics {
+    registry: Registry,
+    /// Instruments fall silent when it is dropped.
+    _provider: SdkMeterProvider,
+    requests: Counter<u64>,
+    duration: Histogram<f64>,
+    verdicts: Counter<u64>,
+    failures: Counter<u64>,
+    judgements: Counter<u64>,
+    connections: Gauge<u64>,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, opentelemetry_sdk::error::OTelSdkError> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_target_info()
+            .build()?;
+        let seconds = |instrument: &Instrument| {
+            let aggregation =
+                Aggregation::ExplicitBucketHistogram { boundaries: SECONDS.to_vec(), record_min_max: false };
+            (instrument.unit() == "s")
+                .then(|| Stream::builder().with_aggregation(aggregation).build().ok())?
+        };
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(seconds).build();
+        let meter = provider.meter("shieldgate");
+        let counter =
+            |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
+        Ok(Self {
+            requests: counter("shieldgate_http_requests", "Requests answered, by route, method and status"),
+            duration: meter
+                .f64_histogram("shieldgate_http_request_duration")
+                .with_unit("s")
+                .with_description("From the request's head to its answer")
+                .build(),
+            verdicts: counter(
+                "shieldgate_verdicts",
+                "Verdicts recorded, by action and whether they were recalled",
+            ),
+            failures: counter("shieldgate_moderation_failures", "Submissions without a verdict, by reason"),
+            judgements: counter("shieldgate_policy_answers", "Policy answers, by policy, outcome and action"),
+            connections: meter
+                .u64_gauge("shieldgate_database_connections")
+                .with_description("Connections to Postgres, by state")
+                .build(),
+            registry,
+            _provider: provider,
+        })
+    }
+
+    pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        let labels = [
+            KeyValue::new("method", method.as_str().to_owned()),
+            KeyValue::new("route", route.to_owned()),
+            KeyValue::new("status", i64::from(status.as_u16())),
+        ];
+        self.requests.add(1, &labels);
+        self.duration.record(took.as_secs_f64(), &labels[..2]);
+    }
+
+    pub fn moderated(&self, outcome: &Result<Verdict, ModerateError>) {
+        match outcome {
+            Ok(verdict) => {
+                let action = KeyValue::new("action", format!("{:?}", verdict.action).to_lowercase());
+                self.verdicts.add(1, &[action, KeyValue::new("cached", verdict.cached)]);
+                for answer in &verdict.policies {
+                    self.judgements.add(
+                        1,
+                        &[
+                            KeyValue::new("policy", answer.policy.clone()),
+                            KeyValue::new("outcome", format!("{:?}", answer.outcome).to_lowercase()),
+                            KeyValue::new("action", format!("{:?}", answer.action).to_lowercase()),
+                        ],
+                    );
+                }
+            }
+            Err(error) => self.failures.add(1, &[KeyValue::new("reason", error.reason())]),
+        }
+    }
+
+    pub fn connections(&self, open: u32, idle: usize) {
+        let idle = idle as u64;
+        self.connections.record(u64::from(open).saturating_sub(idle), &[KeyValue::new("state", "used")]);
+        self.connections.record(idle, &[KeyValue::new("state", "idle")]);
+    }
+
+    /// Prometheus text format.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
