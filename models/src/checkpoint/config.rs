@@ -446,3 +446,57 @@ impl Check<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Config, CheckpointError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), json).unwrap();
+        Config::read(folder.path())
+    }
+
+    /// What google/shieldgemma-2-4b-it says, in the form of the version that wrote it; the rest are defaults.
+    #[test]
+    fn the_published_model_is_read() {
+        let config = read(
+            r#"{"model_type": "shieldgemma2", "mm_tokens_per_image": 256,
+                "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+                    "num_hidden_layers": 34, "sliding_window": 1024,
+                    "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
+                "vision_config": {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304,
+                    "model_type": "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27,
+                    "patch_size": 14, "vision_use_head": false}}"#,
+        )
+        .unwrap();
+        let text = &config.text;
+        let globals: Vec<usize> = (0..34).filter(|at| text.layers[*at] == LayerKind::Global).collect();
+        assert_eq!(globals, [5, 11, 17, 23, 29]);
+        assert_eq!((text.heads, text.kv_heads, text.head_dim, text.window), (8, 4, 256, 1024));
+        assert_eq!(text.global_rope, Rope { base: 1_000_000.0, factor: 8.0 });
+        assert_eq!(text.local_rope, Rope { base: 10_000.0, factor: 1.0 });
+        assert_eq!((text.vocabulary, text.tied_head, text.scale), (262_208, true, 0.0625));
+        assert_eq!((config.yes_token, config.no_token, config.image_token), (10_784, 3_771, 262_144));
+        assert_eq!((config.vision.patches(), config.pool()), (64, 4));
+    }
+
+    #[test]
+    fn numbers_that_would_break_the_graphs_are_refused() {
+        for (part, key) in [
+            (r#""text_config": {"num_hidden_layers": 100000}"#, "num_hidden_layers"),
+            (r#""text_config": {"head_dim": 0}"#, "head_dim"),
+            (r#""text_config": {"num_key_value_heads": 3}"#, "num_key_value_heads"),
+            (r#""text_config": {"sliding_window_pattern": 0}"#, "sliding_window_pattern"),
+            (r#""text_config": {"rope_theta": -1.0}"#, "rope_theta"),
+            (r#""vision_config": {"patch_size": 0}"#, "patch_size"),
+            (r#""vision_config": {"image_size": 100000}"#, "image_size"),
+            (r#""mm_tokens_per_image": 250"#, "mm_tokens_per_image"),
+            (r#""yes_token_index": 999999"#, "yes_token_index"),
+        ] {
+            let json = format!(r#"{{"model_type": "shieldgemma2", {part}}}"#);
+            let error = read(&json).expect_err(key).to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+}

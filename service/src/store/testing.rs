@@ -14,8 +14,8 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::judgements::Judgement;
 use super::{Sha256, Store, StoreConfig, StoreError, audit, migrate, read};
 use crate::verdict::{
-    Action, Background, Content, JudgeAnswer, Outcome, PolicyAnswer, PolicyNotRun, Status, Thresholds,
-    Verdict, Worst,
+    Action, Background, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, PolicyNotRun, Status,
+    Thresholds, Verdict, Worst,
 };
 
 pub(crate) struct TestDb {
@@ -119,6 +119,7 @@ pub(crate) fn verdict(project: &str, created_at: OffsetDateTime, sha256: Sha256)
         },
         policies: vec![answer("sexual", 0.6)],
         policies_not_run: vec![PolicyNotRun { policy: "violence".into(), reason: "not installed".into() }],
+        raised: vec![ErrorNote { code: "frames_unscored".into(), message: "1 of 3 frames".into() }],
         runtime: "onnxruntime 1.32.0".to_owned(),
         device: "cpu".to_owned(),
         created_at,

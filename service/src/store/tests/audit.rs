@@ -3,7 +3,8 @@
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::store::audit::{Entry, Filter, append, canonical, leaf_hash, page};
+use crate::canonical::to_string as canonical;
+use crate::store::audit::{Entry, Filter, append, leaf_hash, page};
 use crate::store::testing::{at, entry, with_database};
 use crate::store::{Cursor, StoreError};
 
