@@ -37,12 +37,18 @@ pub fn open(
         .find(|kind| kind.name == installed.kind)
         .ok_or_else(|| ModelError::UnknownKind { kind: installed.kind.clone() })?;
     installed.check_unchanged()?;
-    let covered = format!("shieldgate judge v1\0{}\0{}\0{pipeline}", kind.name, installed.digest.hex());
     let card = JudgeCard {
         name: installed.name.clone(),
         kind: kind.name,
-        digest: Digest::of(covered.as_bytes()),
+        digest: digest(installed, pipeline),
         demo: installed.demo,
     };
     (kind.open)(runtime, &installed.folder, card)
+}
+
+/// The digest that verdicts name: what the model's record covers, and the media pipeline before it.
+pub fn digest(installed: &Installed, pipeline: &str) -> Digest {
+    let covered =
+        format!("shieldgate judge v1\0{}\0{}\0{pipeline}", installed.kind, installed.digest.hex());
+    Digest::of(covered.as_bytes())
 }
