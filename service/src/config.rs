@@ -132,12 +132,9 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    #[error("configuration file `{}` is no TOML", path.display())]
-    Toml {
-        path: PathBuf,
-        #[source]
-        source: Box<toml::de::Error>,
-    },
+    /// Without the line itself: it may hold a password.
+    #[error("configuration file `{}`, line {line}: {message}", path.display())]
+    Toml { path: PathBuf, line: usize, message: String },
     #[error("configuration file `{}`: `{key}` is no option{}", path.display(), similar(suggestion.as_deref()))]
     Unknown { path: PathBuf, key: String, suggestion: Option<String> },
     #[error("configuration file `{}`: `{key}` must be a text, a number or true/false", path.display())]
@@ -156,6 +153,8 @@ pub fn environment(
 ) -> Result<Vec<(OsString, OsString)>, FileError> {
     let mut env: BTreeMap<OsString, OsString> = env.collect();
     // `DATABASE_URL` stands for the option as the environment has it; the file comes beneath.
+    // Set but empty, as compose files write it, means not set.
+    env.retain(|name, value| !(value.is_empty() && name.to_string_lossy().ends_with("DATABASE_URL")));
     if let Some(url) = env.get(&OsString::from("DATABASE_URL")).cloned() {
         env.entry("SHIELDGATE_DATABASE_URL".into()).or_insert(url);
     }
@@ -183,7 +182,7 @@ pub fn environment(
     Ok(env.into_iter().collect())
 }
 
-/// Every key of the file.
+/// Every key of the file: those of `serve`, and of the commands that have some of their own.
 pub fn keys() -> Vec<String> {
     use conf::introspection::ProgramOptionMeta as _;
     let env_forms: Vec<String> = Serve::program_options()
@@ -194,6 +193,7 @@ pub fn keys() -> Vec<String> {
         .filter_map(|form| form.strip_prefix("SHIELDGATE_"))
         .filter(|form| *form != "CONFIG")
         .map(str::to_lowercase)
+        .chain(["project", "name", "scopes"].map(str::to_owned))
         .collect()
 }
 

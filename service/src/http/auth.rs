@@ -65,9 +65,9 @@ impl Caller {
         self.0.id
     }
 
-    /// As the audit names it.
+    /// As the audit names it: names may be given twice, and the entry `key.created` of this id has it.
     pub(super) fn actor(&self) -> String {
-        format!("key:{}", self.0.name)
+        format!("key:{}", self.0.id)
     }
 
     /// One of `scopes` is enough.
