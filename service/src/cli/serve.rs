@@ -23,9 +23,6 @@ use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::store;
 use crate::telemetry::Metrics;
 
-/// After a run was told to stop: a node of a large model on a slow CPU may take this long.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error("`{address}` can't be served on\n  hint: another program may hold the port; name a free one with `--listen`")]
@@ -80,7 +77,7 @@ async fn serve(
     let scheduler_config = SchedulerConfig {
         queue_max: config.gate.queue_max,
         judge_timeout: Duration::from_millis(config.gate.judge_timeout_ms),
-        stop_grace: STOP_GRACE,
+        stop_grace: Duration::from_millis(config.gate.judge_stop_grace_ms),
     };
     let scheduler = Arc::new(Scheduler::start(judges, scheduler_config)?);
     make_known(&store, &scheduler).await?;
