@@ -42,7 +42,7 @@ begin
     grant update (revoked_at) on api_keys to shieldgate_service;
     grant select on _sqlx_migrations to shieldgate_service;
 
-    grant execute on function ensure_partitions(timestamptz, integer) to shieldgate_service;
+    grant execute on function ensure_partitions(timestamptz, integer), tables_astray() to shieldgate_service;
     return true;
 end
 $$;

@@ -45,8 +45,8 @@ pub enum ModelError {
     #[error(transparent)]
     Runtime(#[from] crate::runtime::RuntimeError),
     /// What a kind's own reader found wrong.
-    #[error("{0}")]
-    Checkpoint(String),
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
 }
 
 impl ModelError {

@@ -6,11 +6,14 @@
 //! To add a kind of judge: one file under `judges/` that implements [`Judge`] and says how a folder
 //! of that kind is checked and opened, and one line in the list in `judges/mod.rs`.
 
+pub mod checkpoint;
+pub mod graph;
 pub mod installed;
 pub mod judge;
 pub mod judges;
 pub mod picture;
 pub mod probability;
+pub mod prompt;
 pub mod resample;
 pub mod runtime;
 

@@ -1,11 +1,26 @@
-//! Bilinear resampling with antialias of 8-bit RGB, bit for bit as Pillow's `Image.resize(…, BILINEAR)`.
+//! Bilinear resampling with antialias of 8-bit RGB, bit for bit as Pillow or as torch does it.
 //!
-//! Reference: Pillow `src/libImaging/Resample.c`: a triangle filter widened by the scale when
-//! shrinking, weights rounded to 22 fractional bits, rows first, each pass rounded to 8 bits.
+//! Both use a triangle filter widened by the scale when shrinking, rows first, each pass rounded to 8
+//! bits. They differ in how weights are rounded: Pillow (`Image.resize(…, BILINEAR)`,
+//! `src/libImaging/Resample.c`) to 22 fractional bits, torch (`interpolate(…, antialias=True)` of bytes,
+//! which transformers' image processors use; `aten/src/ATen/native/cpu/UpSampleKernel.cpp`) to as many
+//! as keep an axis' largest weight within 15 bits.
 
 use crate::Picture;
 
-const PRECISION_BITS: u32 = 32 - 8 - 2;
+const PILLOW_BITS: u32 = 32 - 8 - 2;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rounding {
+    Pillow,
+    Torch,
+}
+
+/// The taps of one axis and the fractional bits of their weights.
+struct Axis {
+    taps: Vec<Taps>,
+    bits: u32,
+}
 
 /// The inputs that one output sample is made of.
 struct Taps {
@@ -13,85 +28,102 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// Aspect ratio is not kept: the whole picture is squashed into `width` × `height`.
+/// As Pillow. Aspect ratio is not kept: the whole picture is squashed into `width` × `height`.
 pub fn resize(picture: &Picture, width: u32, height: u32) -> Picture {
+    squashed(picture, width, height, Rounding::Pillow)
+}
+
+/// As torch. Up to one level in some hundredth of the samples off from [`resize`].
+pub fn resize_like_torch(picture: &Picture, width: u32, height: u32) -> Picture {
+    squashed(picture, width, height, Rounding::Torch)
+}
+
+fn squashed(picture: &Picture, width: u32, height: u32, rounding: Rounding) -> Picture {
     let (from_width, from_height) = (picture.width() as usize, picture.height() as usize);
     let (to_width, to_height) = (width.max(1) as usize, height.max(1) as usize);
     let rows = if to_width == from_width {
         picture.rgb().to_vec()
     } else {
-        across(picture.rgb(), from_width, from_height, &taps(from_width, to_width))
+        across(picture.rgb(), from_width, from_height, &axis(from_width, to_width, rounding))
     };
-    let rgb =
-        if to_height == from_height { rows } else { down(&rows, to_width, &taps(from_height, to_height)) };
+    let rgb = if to_height == from_height {
+        rows
+    } else {
+        down(&rows, to_width, &axis(from_height, to_height, rounding))
+    };
     Picture::from_pixels(to_width as u32, to_height as u32, rgb)
 }
 
-fn taps(from: usize, to: usize) -> Vec<Taps> {
+fn axis(from: usize, to: usize, rounding: Rounding) -> Axis {
     let scale = from as f64 / to as f64;
     // Only shrinking widens the filter; its support for a triangle is 1.
-    let filter_scale = scale.max(1.0);
-    let support = filter_scale;
-    (0..to)
+    let support = scale.max(1.0);
+    let narrowing = 1.0 / support;
+    let exact: Vec<(usize, Vec<f64>)> = (0..to)
         .map(|at| {
             let center = (at as f64 + 0.5) * scale;
             let first = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
             let raw: Vec<f64> = (first..end)
-                .map(|x| {
-                    let distance = (x as f64 - center + 0.5) / filter_scale;
-                    (1.0 - distance.abs()).max(0.0)
-                })
+                .map(|x| (1.0 - ((x as f64 - center + 0.5) * narrowing).abs()).max(0.0))
                 .collect();
             let total: f64 = raw.iter().sum();
-            let weights = raw
-                .iter()
-                .map(|weight| {
-                    let normal = if total == 0.0 { *weight } else { weight / total };
-                    (normal * f64::from(1 << PRECISION_BITS) + 0.5) as i32
-                })
-                .collect();
-            Taps { first, weights }
+            let normal = |weight: f64| if total == 0.0 { weight } else { weight / total };
+            (first, raw.into_iter().map(normal).collect())
         })
-        .collect()
+        .collect();
+    let bits = match rounding {
+        Rounding::Pillow => PILLOW_BITS,
+        Rounding::Torch => {
+            let largest = exact.iter().flat_map(|(_, weights)| weights).fold(0.0, |a: f64, b| a.max(*b));
+            let fits = |bits: &u32| 0.5 + largest * f64::from(1 << (bits + 1)) < f64::from(1 << 15);
+            (0..PILLOW_BITS).take_while(fits).count() as u32
+        }
+    };
+    let rounded = |weight: f64| (weight * f64::from(1 << bits) + 0.5) as i32;
+    let taps = exact
+        .into_iter()
+        .map(|(first, weights)| Taps { first, weights: weights.into_iter().map(rounded).collect() })
+        .collect();
+    Axis { taps, bits }
 }
 
-fn rounded(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+fn rounded(sum: i32, bits: u32) -> u8 {
+    (sum >> bits).clamp(0, 255) as u8
 }
 
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-fn across(rgb: &[u8], width: usize, height: usize, taps: &[Taps]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(taps.len() * height * 3);
+fn across(rgb: &[u8], width: usize, height: usize, axis: &Axis) -> Vec<u8> {
+    let half = 1 << (axis.bits - 1);
+    let mut out = Vec::with_capacity(axis.taps.len() * height * 3);
     for row in rgb.chunks_exact(width * 3) {
-        for tap in taps {
-            let mut sum = [HALF; 3];
+        for tap in &axis.taps {
+            let mut sum = [half; 3];
             let pixels = row.get(tap.first * 3..).unwrap_or_default().chunks_exact(3);
             for (pixel, weight) in pixels.zip(&tap.weights) {
                 for (sum, value) in sum.iter_mut().zip(pixel) {
                     *sum += i32::from(*value) * weight;
                 }
             }
-            out.extend(sum.map(rounded));
+            out.extend(sum.map(|sum| rounded(sum, axis.bits)));
         }
     }
     out
 }
 
-fn down(rgb: &[u8], width: usize, taps: &[Taps]) -> Vec<u8> {
+fn down(rgb: &[u8], width: usize, axis: &Axis) -> Vec<u8> {
     let stride = width * 3;
-    let mut out = Vec::with_capacity(taps.len() * stride);
-    let mut sums = vec![HALF; stride];
-    for tap in taps {
-        sums.fill(HALF);
+    let half = 1 << (axis.bits - 1);
+    let mut out = Vec::with_capacity(axis.taps.len() * stride);
+    let mut sums = vec![half; stride];
+    for tap in &axis.taps {
+        sums.fill(half);
         let rows = rgb.chunks_exact(stride).skip(tap.first);
         for (row, weight) in rows.zip(&tap.weights) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(*value) * weight;
             }
         }
-        out.extend(sums.iter().map(|sum| rounded(*sum)));
+        out.extend(sums.iter().map(|sum| rounded(*sum, axis.bits)));
     }
     out
 }

@@ -164,14 +164,15 @@ pub fn environment(
         env.entry("SHIELDGATE_DATABASE_URL".into()).or_insert(url);
     }
     let Some(path) = file(args, &env) else { return Ok(env.into_iter().collect()) };
-    let text = std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|source| FileError::Toml { path: path.clone(), source: Box::new(source) })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+    let table: toml::Table =
+        text.parse().map_err(|source| FileError::Toml { path: path.clone(), source: Box::new(source) })?;
     let known: Vec<String> = keys();
     for (key, value) in table {
         if !known.contains(&key) {
-            let close = known.iter().find(|known| known.contains(&key) || key.contains(known.as_str())).cloned();
+            let close =
+                known.iter().find(|known| known.contains(&key) || key.contains(known.as_str())).cloned();
             return Err(FileError::Unknown { path, key, suggestion: close });
         }
         let text = match value {
@@ -189,8 +190,9 @@ pub fn environment(
 /// Every key of the file.
 pub fn keys() -> Vec<String> {
     use conf::introspection::ProgramOptionMeta as _;
-    let env_forms: Vec<String> =
-        Serve::program_options().filter_map(|option| option.env_form().map(|form| form.to_string())).collect();
+    let env_forms: Vec<String> = Serve::program_options()
+        .filter_map(|option| option.env_form().map(|form| form.to_string()))
+        .collect();
     env_forms
         .iter()
         .filter_map(|form| form.strip_prefix("SHIELDGATE_"))

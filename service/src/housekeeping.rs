@@ -19,6 +19,9 @@ const BATCH: usize = 500;
 /// A file younger than this may belong to a verdict that has not committed yet.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// An upload that asked for a file this lately may be about to record it.
+const RENEWED: Duration = Duration::from_secs(600);
+
 pub struct Housekeeping {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -62,9 +65,10 @@ async fn turn(store: &Store, originals: &Keep) -> Result<(), Box<dyn std::error:
     loop {
         let expired = contents::expired(&mut conn, now, limit).await?;
         for (sha256, _) in &expired {
-            // The record first: a file without a record is an orphan and found, a record without a file lies.
+            // The record first: a file without a record is an orphan and found, a record without a file
+            // lies. And not a file that an upload was told just now is kept.
             if contents::forget_bytes(&mut conn, sha256, now).await? {
-                originals.remove(sha256).await?;
+                originals.remove_orphan(sha256, RENEWED).await?;
             }
         }
         if expired.len() < BATCH {
@@ -93,7 +97,11 @@ pub async fn partitions(conn: &mut PgConnection) {
     match partitions::ensure(conn, timestamp::now(), partitions::MONTHS_AHEAD).await {
         Ok(made) => {
             for partition in made.iter().filter(|made| made.refused.is_some()) {
-                tracing::error!(table = partition.table, why = partition.refused, "a partition can't be made");
+                tracing::error!(
+                    table = partition.table,
+                    why = partition.refused,
+                    "a partition can't be made"
+                );
             }
         }
         Err(error) => tracing::error!(%error, "partitions could not be made ahead"),

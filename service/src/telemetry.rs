@@ -37,7 +37,8 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let plain =
+        std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
     let started = match format {
         LogFormat::Text => registry.with(layer.with_ansi(!plain)).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
@@ -71,11 +72,13 @@ impl Metrics {
         let seconds = |instrument: &Instrument| {
             let aggregation =
                 Aggregation::ExplicitBucketHistogram { boundaries: SECONDS.to_vec(), record_min_max: false };
-            (instrument.unit() == "s").then(|| Stream::builder().with_aggregation(aggregation).build().ok())?
+            (instrument.unit() == "s")
+                .then(|| Stream::builder().with_aggregation(aggregation).build().ok())?
         };
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(seconds).build();
         let meter = provider.meter("shieldgate");
-        let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
+        let counter =
+            |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
         Ok(Self {
             requests: counter("shieldgate_http_requests", "Requests answered, by route, method and status"),
             duration: meter
@@ -83,7 +86,10 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("From the request's head to its answer")
                 .build(),
-            verdicts: counter("shieldgate_verdicts", "Verdicts recorded, by action and whether they were recalled"),
+            verdicts: counter(
+                "shieldgate_verdicts",
+                "Verdicts recorded, by action and whether they were recalled",
+            ),
             failures: counter("shieldgate_moderation_failures", "Submissions without a verdict, by reason"),
             judgements: counter("shieldgate_policy_answers", "Policy answers, by policy, outcome and action"),
             connections: meter

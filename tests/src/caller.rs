@@ -1,8 +1,12 @@
 //! Requests as a client makes them, and answers with everything a test looks at.
 
+use std::sync::Arc;
+
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+
+use crate::openapi::Api;
 
 /// One client with one key (or none).
 #[derive(Debug, Clone)]
@@ -10,6 +14,7 @@ pub struct Caller {
     client: reqwest::Client,
     base: String,
     key: Option<String>,
+    api: Arc<Api>,
 }
 
 /// What came back; every answer's shape is checked on the way in.
@@ -46,8 +51,8 @@ impl From<&Vec<u8>> for Upload {
 }
 
 impl Caller {
-    pub(crate) fn new(client: reqwest::Client, base: String, key: Option<String>) -> Self {
-        Self { client, base, key }
+    pub(crate) fn new(client: reqwest::Client, base: String, key: Option<String>, api: Arc<Api>) -> Self {
+        Self { client, base, key, api }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -59,15 +64,15 @@ impl Caller {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        send(self.request(Method::GET, path)).await
+        self.send(self.request(Method::GET, path)).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
-        send(self.request(Method::DELETE, path)).await
+        self.send(self.request(Method::DELETE, path)).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        send(self.request(Method::POST, path).json(body)).await
+        self.send(self.request(Method::POST, path).json(body)).await
     }
 
     /// `POST /v1/images` with a raw body.
@@ -85,17 +90,36 @@ impl Caller {
         if let Some(key) = upload.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        try_send(request).await
+        self.try_send(request).await
+    }
+
+    /// Sends, reads to the end, and holds the answer against the OpenAPI document.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        self.try_send(request).await.expect("the service answers")
+    }
+
+    pub async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Answer> {
+        let (client, request) = request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+        let answer = read(client.execute(request).await?).await?;
+        let content_type = answer.header("content-type").unwrap_or_default();
+        let faults = self.api.faults(&method, &path, answer.status, content_type, &answer.json);
+        assert!(faults.is_empty(), "the OpenAPI document and the service differ:\n{}", faults.join("\n"));
+        Ok(answer)
     }
 }
 
-/// Sends and reads to the end.
+/// Sends and reads to the end; the OpenAPI document is not asked.
 pub async fn send(request: RequestBuilder) -> Answer {
     try_send(request).await.expect("the service answers")
 }
 
 pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
-    let response = request.send().await?;
+    read(request.send().await?).await
+}
+
+async fn read(response: reqwest::Response) -> reqwest::Result<Answer> {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let body = response.bytes().await?.to_vec();

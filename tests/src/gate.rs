@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::binary::{Done, shieldgate};
 use crate::caller::Caller;
+use crate::openapi::Api;
 use crate::process::{self, Postmaster};
 use crate::record;
 use crate::setup::{Running, Setup, tail};
@@ -37,6 +38,7 @@ pub struct Gate {
     running: Option<Running>,
     address: String,
     client: reqwest::Client,
+    api: Arc<Api>,
     /// A test that meddles with the record itself says so.
     check_at_end: bool,
 }
@@ -51,14 +53,16 @@ impl Gate {
         Setup::default()
     }
 
-    pub(crate) fn new(setup: Setup, home: Home, running: Running) -> Self {
+    pub(crate) async fn new(setup: Setup, home: Home, running: Running) -> Self {
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(60))
             .build()
             .expect("a client without TLS");
         let address = running.address.clone();
-        Self { setup, home, running: Some(running), address, client, check_at_end: true }
+        let document = client.get(format!("http://{address}/openapi.json")).send().await.expect("it answers");
+        let api = Arc::new(Api::new(document.json().await.expect("the document is JSON")));
+        Self { setup, home, running: Some(running), address, client, api, check_at_end: true }
     }
 
     /// `http://127.0.0.1:PORT` and the path.
@@ -69,6 +73,11 @@ impl Gate {
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its OpenAPI document.
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
     pub fn client(&self) -> &reqwest::Client {
@@ -111,12 +120,12 @@ impl Gate {
 
     /// Requests under a key.
     pub fn caller(&self, key: &str) -> Caller {
-        Caller::new(self.client.clone(), self.url(""), Some(key.to_owned()))
+        Caller::new(self.client.clone(), self.url(""), Some(key.to_owned()), Arc::clone(&self.api))
     }
 
     /// Requests without a key.
     pub fn nobody(&self) -> Caller {
-        Caller::new(self.client.clone(), self.url(""), None)
+        Caller::new(self.client.clone(), self.url(""), None, Arc::clone(&self.api))
     }
 
     pub fn pid(&self) -> u32 {

@@ -26,6 +26,8 @@ mod process;
 mod record;
 mod setup;
 
+pub mod hostile;
+pub mod openapi;
 pub mod raw;
 pub mod samples;
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::binary::{command, shieldgate};
 use crate::gate::{Gate, Home};
-use crate::process;
+use crate::process::{self, Postmaster};
 
 /// A start with recovery, on a machine that builds and tests beside us.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -114,8 +114,16 @@ impl Setup {
             .good();
         }
         let home = Home { folder: Arc::new(folder), data_dir };
-        let running = self.launch(&home, None).await?;
-        Ok(Gate::new(self, home, running))
+        let running = match self.launch(&home, None).await {
+            Ok(running) => running,
+            Err(failed) => {
+                // Of a directory that another gate uses, Postgres is that gate's.
+                let own = self.data_dir.is_none() && Postmaster::of(&home.data_dir).is_some();
+                assert!(!own, "a start that failed left its Postgres behind:\n{}", tail(&failed.log));
+                return Err(failed);
+            }
+        };
+        Ok(Gate::new(self, home, running).await)
     }
 
     /// One process; `address` where it is to be the same as before.

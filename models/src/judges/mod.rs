@@ -8,6 +8,7 @@ use crate::runtime::Runtime;
 use crate::{Digest, Judge, JudgeCard};
 
 pub mod classifier;
+pub mod shieldgemma2;
 
 /// One kind of judge; a new kind is one file beside this one and one line in [`KINDS`].
 pub struct Kind {
@@ -17,10 +18,12 @@ pub struct Kind {
     pub recognises: fn(&Path) -> bool,
     /// Reads and checks everything in the folder, and hashes the files it will read later.
     pub check: fn(&Path) -> Result<Checked, ModelError>,
-    pub open: fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>,
+    pub open: Open,
 }
 
-pub const KINDS: &[Kind] = &[classifier::KIND];
+type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>;
+
+pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
 
 /// Opens an installed model. `pipeline` names the media pipeline's version: it is part of the
 /// judge's digest, so that a fixed decoder never serves old answers.
@@ -34,12 +37,18 @@ pub fn open(
         .find(|kind| kind.name == installed.kind)
         .ok_or_else(|| ModelError::UnknownKind { kind: installed.kind.clone() })?;
     installed.check_unchanged()?;
-    let covered = format!("shieldgate judge v1\0{}\0{}\0{pipeline}", kind.name, installed.digest.hex());
     let card = JudgeCard {
         name: installed.name.clone(),
         kind: kind.name,
-        digest: Digest::of(covered.as_bytes()),
+        digest: digest(installed, pipeline),
         demo: installed.demo,
     };
     (kind.open)(runtime, &installed.folder, card)
+}
+
+/// The digest that verdicts name: what the model's record covers, and the media pipeline before it.
+pub fn digest(installed: &Installed, pipeline: &str) -> Digest {
+    let covered =
+        format!("shieldgate judge v1\0{}\0{}\0{pipeline}", installed.kind, installed.digest.hex());
+    Digest::of(covered.as_bytes())
 }

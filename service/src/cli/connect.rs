@@ -26,11 +26,17 @@ enum ConnectError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("the database was last migrated by a newer shieldgate (migrations {0:?} are unknown to this one)\n  hint: run that version, or restore a backup from before")]
+    #[error(
+        "the database was last migrated by a newer shieldgate (migrations {0:?} are unknown to this one)\n  hint: run that version, or restore a backup from before"
+    )]
     Ahead(Vec<i64>),
-    #[error("migration {0} in the database is not this program's: somebody edited history\n  hint: run the version that migrated it")]
+    #[error(
+        "migration {0} in the database is not this program's: somebody edited history\n  hint: run the version that migrated it"
+    )]
     Edited(i64),
-    #[error("migration {0} broke off half-way\n  hint: restore the backup, or ask for help with the log of that migration")]
+    #[error(
+        "migration {0} broke off half-way\n  hint: restore the backup, or ask for help with the log of that migration"
+    )]
     Broken(i64),
 }
 

@@ -22,14 +22,16 @@ pub(super) async fn run(common: &Common, database: &Database) -> Result<ExitCode
             .onnxruntime_library()
             .map_err(Failed::from)
             .and_then(|path| Runtime::load(&path, DeviceChoice::Auto, 1).map_err(Failed::from));
-        let runtime = report.tell("runtime", loaded, |runtime| format!("{} on {}", runtime.version(), runtime.device()));
+        let runtime = report
+            .tell("runtime", loaded, |runtime| format!("{} on {}", runtime.version(), runtime.device()));
         if let Some(runtime) = runtime {
             models(&mut report, common, &assets, &runtime);
         }
     }
     let opened = Connected::open(common, database, Role::Command).await;
     let what = if database.database_url.is_some() { "DATABASE_URL" } else { "the private cluster" };
-    if let Some(connected) = report.tell("database", opened, |_| format!("{what} answers and is up to date")) {
+    if let Some(connected) = report.tell("database", opened, |_| format!("{what} answers and is up to date"))
+    {
         records(&mut report, &connected.store).await;
         connected.close().await;
     }
@@ -37,7 +39,10 @@ pub(super) async fn run(common: &Common, database: &Database) -> Result<ExitCode
 }
 
 fn models(report: &mut Report, common: &Common, assets: &Assets, runtime: &Arc<Runtime>) {
-    for model in report.tell("models", super::models::all(common, assets), |all| format!("{} installed", all.len())).unwrap_or_default() {
+    for model in report
+        .tell("models", super::models::all(common, assets), |all| format!("{} installed", all.len()))
+        .unwrap_or_default()
+    {
         let opened = judges::open(runtime, &model, media::PIPELINE_VERSION);
         report.tell(&format!("model {}", model.name), opened, |judge| judge.card().digest.to_string());
     }
@@ -48,7 +53,9 @@ async fn records(report: &mut Report, store: &store::Store) {
         Ok(conn) => conn,
         Err(error) => return report.bad("connection", &error),
     };
-    if let Some(who) = report.tell("role", store::privileges(&mut conn).await, |who| format!("logged in as `{}`", who.user)) {
+    if let Some(who) =
+        report.tell("role", store::privileges(&mut conn).await, |who| format!("logged in as `{}`", who.user))
+    {
         if who.too_many() {
             report.warn("role", "it could take the append-only guards away; give it the role `shieldgate_service` and nothing more");
         }
@@ -57,16 +64,25 @@ async fn records(report: &mut Report, store: &store::Store) {
         }
     }
     let astray = report.tell("partitions", store::partitions::astray(&mut conn).await, |astray| {
-        if astray.is_empty() { "every row has its partition".to_owned() } else { format!("rows in default partitions of {}", astray.join(", ")) }
+        if astray.is_empty() {
+            "every row has its partition".to_owned()
+        } else {
+            format!("rows in default partitions of {}", astray.join(", "))
+        }
     });
     if astray.is_some_and(|astray| !astray.is_empty()) {
         report.warn("partitions", "move those rows before their partition can be made; nothing is lost");
     }
-    if let Some(policies) = report.tell("policies", store::policies::in_force(&mut conn, "default").await, |in_force| {
-        format!("{} active in project `default`", in_force.policies.len())
-    }) && policies.policies.is_empty()
+    if let Some(policies) =
+        report.tell("policies", store::policies::in_force(&mut conn, "default").await, |in_force| {
+            format!("{} active in project `default`", in_force.policies.len())
+        })
+        && policies.policies.is_empty()
     {
-        report.warn("policies", "nothing will be judged; `shieldgate policies apply --activate DIR` imports some");
+        report.warn(
+            "policies",
+            "nothing will be judged; `shieldgate policies apply --activate DIR` imports some",
+        );
     }
 }
 

@@ -216,7 +216,14 @@ fn show(found: &[ApiKey], as_json: bool) -> Result<(), Failed> {
     let rows: Vec<Vec<String>> = listed
         .map(|key| {
             let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
-            vec![key.id.to_string(), key.project, key.name, format!("{}…", key.prefix), key.scopes.join(","), state.to_owned()]
+            vec![
+                key.id.to_string(),
+                key.project,
+                key.name,
+                format!("{}…", key.prefix),
+                key.scopes.join(","),
+                state.to_owned(),
+            ]
         })
         .collect();
     output::table(&["ID", "PROJECT", "NAME", "KEY", "SCOPES", "STATE"], &rows);

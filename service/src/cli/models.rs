@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use conf::{Conf, Subcommands};
 use shieldgate_models::installed::Installed;
+use shieldgate_models::{Digest, judges};
 
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::Common;
+use crate::media;
 
 #[derive(Conf)]
 pub(super) struct Models {
@@ -70,7 +72,7 @@ impl Models {
             ModelsCommand::Add(add) => {
                 let model = Installed::check(&add.folder, add.name.as_deref())?;
                 let record = model.save(&add.common.data_dir.join("models"))?;
-                output::line(format_args!("{} {} {}", model.name, model.kind, model.digest));
+                output::line(format_args!("{} {} {}", model.name, model.kind, judge_digest(&model)));
                 output::note(format_args!(
                     "recorded in `{}`; a running service opens it at its next start",
                     record.display()
@@ -79,7 +81,15 @@ impl Models {
             ModelsCommand::List(list) => {
                 let found = all(&list.common, &Assets::find(list.common.assets.as_deref())?)?;
                 if list.json {
-                    return output::json(&found).map(|()| ExitCode::SUCCESS);
+                    let rows = found
+                        .iter()
+                        .map(|model| {
+                            let mut row = serde_json::to_value(model)?;
+                            row["digest"] = judge_digest(model).to_string().into();
+                            Ok(row)
+                        })
+                        .collect::<Result<Vec<_>, serde_json::Error>>()?;
+                    return output::json(&rows).map(|()| ExitCode::SUCCESS);
                 }
                 let rows: Vec<Vec<String>> = found
                     .iter()
@@ -90,7 +100,7 @@ impl Models {
                             model.name.clone(),
                             model.kind.clone(),
                             format!("{:.1} MB", bytes as f64 / 1e6),
-                            model.digest.to_string().chars().take(19).collect(),
+                            judge_digest(model).to_string().chars().take(19).collect(),
                             model.folder.display().to_string(),
                             demo.to_owned(),
                         ]
@@ -106,16 +116,29 @@ impl Models {
                     .collect();
                 if chosen.is_empty() {
                     let names: Vec<&str> = found.iter().map(|model| model.name.as_str()).collect();
-                    return Err(format!("no such model is installed\n  hint: there are {}", names.join(", ")).into());
+                    return Err(format!(
+                        "no such model is installed\n  hint: there are {}",
+                        names.join(", ")
+                    )
+                    .into());
                 }
                 for model in chosen {
                     model.verify()?;
-                    output::line(format_args!("{} good: {} files as recorded", model.name, model.files.len()));
+                    output::line(format_args!(
+                        "{} good: {} files as recorded",
+                        model.name,
+                        model.files.len()
+                    ));
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// As verdicts name the judge: not the record's own digest, for the media pipeline counts too.
+fn judge_digest(model: &Installed) -> Digest {
+    judges::digest(model, media::PIPELINE_VERSION)
 }
 
 /// Shipped and added; an added one replaces a shipped one of its name.

@@ -46,6 +46,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
         table.add_row(row);
     }
     for row in table.lines() {
-        line(row.trim_end());
+        // The library pads both sides of every column.
+        line(row.strip_prefix(' ').unwrap_or(&row).trim_end());
     }
 }

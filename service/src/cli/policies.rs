@@ -7,10 +7,11 @@ use conf::{Conf, Subcommands};
 
 use super::connect::{Connected, Role};
 use super::{Failed, output};
+use crate::assets::Assets;
 use crate::config::{Common, Database};
-use crate::policy::Policy;
 use crate::policy::file::{self, FileFault};
 use crate::policy::lifecycle;
+use crate::policy::{Policy, WhenMissing};
 use crate::store::policies::{Named, PolicyVersion, State};
 use crate::store::{self, Store};
 use crate::timestamp;
@@ -111,6 +112,9 @@ impl Policies {
             }
             PoliciesCommand::Apply(it) => {
                 let read = read(&it.path)?;
+                if it.activate {
+                    judges_here(&it.common, &read)?;
+                }
                 let connected = Connected::open(&it.common, &it.database, Role::Command).await?;
                 let done = apply(&connected.store, &it.project, &read, &person(), it.activate).await;
                 connected.close().await;
@@ -134,7 +138,8 @@ impl Policies {
 /// Who acts on this machine, as the audit log names it.
 pub(super) fn person() -> String {
     let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
-    let name = name.filter(|name| !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control));
+    let name =
+        name.filter(|name| !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control));
     // SAFETY: geteuid has no preconditions and always succeeds.
     format!("cli:{}", name.unwrap_or_else(|| format!("uid-{}", unsafe { libc::geteuid() })))
 }
@@ -153,6 +158,27 @@ fn read(path: &Path) -> Result<Vec<Policy>, Failed> {
 fn joined(faults: &[FileFault]) -> Failed {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     lines.join("\nerror: ").into()
+}
+
+/// A policy that no process can judge would turn every upload into a 503.
+fn judges_here(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
+    let installed = super::models::all(common, &Assets::find(common.assets.as_deref())?)?;
+    for policy in policies.iter().filter(|policy| policy.when_missing == WhenMissing::Refuse) {
+        for judge in &policy.judges {
+            if !installed.iter().any(|model| model.name == judge.name) {
+                let names: Vec<&str> = installed.iter().map(|model| model.name.as_str()).collect();
+                return Err(format!(
+                    "policy `{}` needs judge `{}`, which is not installed here (installed: {})\n  hint: add it with \
+                     `shieldgate models add`, or let the policy say `when_missing: skip`",
+                    policy.id,
+                    judge.name,
+                    names.join(", ")
+                )
+                .into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn short(version: &str) -> &str {
@@ -227,6 +253,9 @@ async fn moved(store: &Store, it: &Move, state: State) -> Result<String, Failed>
         )
         .into());
     };
+    if state == State::Active {
+        judges_here(&it.common, &[serde_json::from_value(found.body.clone())?])?;
+    }
     let named = Named { project: &it.project, policy: &it.policy, version: &found.version };
     let mut transaction = store.begin().await?;
     let moved = lifecycle::set_state(&mut transaction, named, state, &person(), timestamp::now()).await?;
@@ -244,7 +273,14 @@ fn show(found: &[PolicyVersion], as_json: bool) -> Result<(), Failed> {
     }
     let rows: Vec<Vec<String>> = found
         .iter()
-        .map(|row| vec![row.policy.clone(), short(&row.version).to_owned(), word(row.state).to_owned(), row.state_by.clone()])
+        .map(|row| {
+            vec![
+                row.policy.clone(),
+                short(&row.version).to_owned(),
+                word(row.state).to_owned(),
+                row.state_by.clone(),
+            ]
+        })
         .collect();
     output::table(&["POLICY", "VERSION", "STATE", "BY"], &rows);
     Ok(())

@@ -25,15 +25,21 @@ use crate::telemetry::Metrics;
 
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
-    #[error("`{address}` can't be served on\n  hint: another program may hold the port; name a free one with `--listen`")]
+    #[error(
+        "`{address}` can't be served on\n  hint: another program may hold the port; name a free one with `--listen`"
+    )]
     Listen {
         address: std::net::SocketAddr,
         #[source]
         source: std::io::Error,
     },
-    #[error("demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging; `--allow-demo` serves them all the same")]
+    #[error(
+        "demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging; `--allow-demo` serves them all the same"
+    )]
     Demo { names: String, address: std::net::SocketAddr },
-    #[error("no judge is installed\n  hint: `make build` fetches the default one; `shieldgate models add` adds others")]
+    #[error(
+        "no judge is installed\n  hint: `make build` fetches the default one; `shieldgate models add` adds others"
+    )]
     NoJudges,
 }
 
@@ -47,7 +53,8 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
     let or_cores = |count: usize| if count == 0 { cores } else { count };
 
     let assets = Assets::find(config.common.assets.as_deref())?;
-    let runtime = Runtime::load(&assets.onnxruntime_library()?, config.gate.device, or_cores(config.gate.threads))?;
+    let runtime =
+        Runtime::load(&assets.onnxruntime_library()?, config.gate.device, or_cores(config.gate.threads))?;
     let judges = open_judges(&runtime, &config.common, &assets)?;
     let demo: Vec<&str> =
         judges.iter().filter(|judge| judge.card().demo).map(|judge| judge.card().name.as_str()).collect();
@@ -96,7 +103,11 @@ async fn serve(
     check_policies(&store, &scheduler).await?;
 
     let originals = Keep::new(&config.common.data_dir)?;
-    let limits = Limits { bytes_max: config.gate.body_bytes_max, pixels_max: config.gate.pixels_max, ..Limits::default() };
+    let limits = Limits {
+        bytes_max: config.gate.body_bytes_max,
+        pixels_max: config.gate.pixels_max,
+        ..Limits::default()
+    };
     let grace = Duration::from_millis(config.gate.shutdown_grace_ms);
     let http_config = HttpConfig {
         body_bytes_max: config.gate.body_bytes_max,
@@ -166,7 +177,11 @@ impl Signals {
 }
 
 /// Shipped models and added ones; an added one replaces a shipped one of its name.
-fn open_judges(runtime: &Arc<Runtime>, common: &Common, assets: &Assets) -> Result<Vec<Box<dyn Judge>>, Failed> {
+fn open_judges(
+    runtime: &Arc<Runtime>,
+    common: &Common,
+    assets: &Assets,
+) -> Result<Vec<Box<dyn Judge>>, Failed> {
     let mut installed = super::models::all(common, assets)?;
     installed.sort_by(|a, b| a.name.cmp(&b.name));
     let mut opened = Vec::new();
@@ -225,7 +240,8 @@ fn subject_key(data_dir: &Path) -> Result<[u8; 32], Failed> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let partial = data_dir.join(format!("subject.key.{}", std::process::id()));
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         file.write_all(&key)?;
         file.sync_all()?;
         // A link, not a rename: of two at once the first stays.
@@ -239,6 +255,10 @@ fn subject_key(data_dir: &Path) -> Result<[u8; 32], Failed> {
     }
     let bytes = std::fs::read(&path)?;
     bytes.try_into().map_err(|_| {
-        format!("`{}` does not hold 32 bytes\n  hint: restore it from the backup of the data directory", path.display()).into()
+        format!(
+            "`{}` does not hold 32 bytes\n  hint: restore it from the backup of the data directory",
+            path.display()
+        )
+        .into()
     })
 }

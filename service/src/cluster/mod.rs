@@ -12,7 +12,6 @@ mod create;
 mod error;
 mod place;
 mod postmaster;
-mod provision;
 mod run_as;
 mod watch;
 
@@ -28,8 +27,11 @@ use tokio::task::JoinHandle;
 
 pub use error::ClusterError;
 use place::{Place, Role};
+use postmaster::Postmaster;
 use run_as::RunAs;
 use watch::{Launcher, Watcher};
+
+use crate::store::provision;
 
 /// A holder of the lock that is about to end (a restart, a command) gets this long.
 const HANDOVER: Duration = Duration::from_secs(3);
@@ -139,16 +141,31 @@ impl Cluster {
         let pid = Arc::new(AtomicU32::new(0));
         let cancelled = StopWhenCancelled(pid.clone());
         let launcher = Launcher { config, place, run_as, socket_dir: socket_dir.clone(), pid: pid.clone() };
-        let mut postmaster = launcher.adopt_or_launch().await?;
-        let superuser = options(&socket_dir, create::SUPERUSER, "postgres");
-        if let Err(error) = provision::provision(&superuser).await {
-            postmaster.stop(launcher.config.stop_timeout).await;
-            return Err(ClusterError::Unreachable(error));
-        }
+        let postmaster = match Self::launch(&launcher).await {
+            Ok(postmaster) => postmaster,
+            Err(error) => {
+                launcher.clean();
+                return Err(error);
+            }
+        };
         cancelled.disarm();
         let (stop, stopped) = signal::channel(false);
         let watcher = tokio::spawn(Watcher { launcher, postmaster, stopped }.run());
         Ok(Self { socket_dir, pid, keeper: Some(Keeper { stop, watcher, _lock: lock }) })
+    }
+
+    /// A postmaster that has the database and the roles.
+    async fn launch(launcher: &Launcher) -> Result<Postmaster, ClusterError> {
+        let mut postmaster = launcher.adopt_or_launch().await?;
+        let superuser = options(&launcher.socket_dir, create::SUPERUSER, "postgres");
+        match provision::provision(&superuser).await {
+            Ok(()) => Ok(postmaster),
+            Err(error) => {
+                postmaster.stop(launcher.config.stop_timeout).await;
+                launcher.pid.store(0, Ordering::Relaxed);
+                Err(ClusterError::Unreachable(error))
+            }
+        }
     }
 
     /// For migrations: owns the database, is no superuser.

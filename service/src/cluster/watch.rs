@@ -172,6 +172,11 @@ impl Launcher {
         ClusterError::StartTimeout { waited: self.config.start_timeout, log, tail }
     }
 
+    /// The socket's folder goes with the last Postgres; the data stays.
+    pub(super) fn clean(&self) {
+        let _ = std::fs::remove_dir(&self.socket_dir);
+    }
+
     fn socket(&self) -> PathBuf {
         self.socket_dir.join(format!(".s.PGSQL.{PORT}"))
     }
@@ -211,12 +216,12 @@ impl Watcher {
                 back_off = BACK_OFF_MIN;
             }
             if !self.restart(&mut back_off).await {
-                return self.clean();
+                return self.launcher.clean();
             }
         }
         self.postmaster.stop(self.launcher.config.stop_timeout).await;
         self.launcher.pid.store(0, Ordering::Relaxed);
-        self.clean();
+        self.launcher.clean();
     }
 
     async fn watch(&mut self) -> Event {
@@ -276,10 +281,5 @@ impl Watcher {
             let data = self.launcher.place.data.clone();
             Postmaster::Adopted { pid, data }.stop(self.launcher.config.stop_timeout).await;
         }
-    }
-
-    /// The socket's folder goes with the last Postgres; the data stays.
-    fn clean(&self) {
-        let _ = std::fs::remove_dir(&self.launcher.socket_dir);
     }
 }

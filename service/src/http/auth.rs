@@ -91,7 +91,9 @@ impl FromRequest for Caller {
         Box::pin(async move {
             let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "key_invalid", detail);
             let key = key.ok_or_else(|| {
-                unauthorized("send an API key as `Authorization: Bearer <key>`; `shieldgate keys create` makes one")
+                unauthorized(
+                    "send an API key as `Authorization: Bearer <key>`; `shieldgate keys create` makes one",
+                )
             })?;
             let state = state.ok_or_else(|| unauthorized("the service is not ready"))?;
             let store = &state.moderator.store;

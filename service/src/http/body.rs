@@ -51,13 +51,19 @@ impl Bodies {
         }
     }
 
-    pub(super) async fn read(&self, mut payload: web::Payload, declared: Option<u64>) -> Result<Body, ApiError> {
+    pub(super) async fn read(
+        &self,
+        mut payload: web::Payload,
+        declared: Option<u64>,
+    ) -> Result<Body, ApiError> {
         if declared.is_some_and(|declared| declared > self.bytes_max as u64) {
             return Err(self.too_large());
         }
         let until = Instant::now() + self.read_timeout;
         let mut body = self.empty();
-        while let Some(chunk) = tokio::time::timeout_at(until.into(), payload.next()).await.map_err(|_| self.too_slow())? {
+        while let Some(chunk) =
+            tokio::time::timeout_at(until.into(), payload.next()).await.map_err(|_| self.too_slow())?
+        {
             self.append(&mut body, &chunk.map_err(broken)?)?;
         }
         Ok(body)
@@ -148,7 +154,9 @@ impl Body {
 
 fn broken(error: PayloadError) -> ApiError {
     match error {
-        PayloadError::Overflow => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large"),
+        PayloadError::Overflow => {
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
+        }
         _ => ApiError::malformed("body_incomplete", "the body ended before it was complete"),
     }
 }

@@ -129,12 +129,9 @@ pub(super) struct ImageForm {
     subject: Option<String>,
 }
 
-async fn read(
-    state: &State,
-    request: &HttpRequest,
-    payload: web::Payload,
-) -> Result<(Body, Form), ApiError> {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+async fn read(state: &State, request: &HttpRequest, payload: web::Payload) -> Result<(Body, Form), ApiError> {
+    let content_type =
+        request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     match essence.as_str() {
         "multipart/form-data" => {
@@ -173,7 +170,9 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
 /// An id of the client's: short, and nothing that a log or a terminal would trip over.
 fn word(word: Option<String>, name: &'static str) -> Result<Option<String>, ApiError> {
     match word {
-        Some(word) if word.is_empty() || word.len() > WORD_BYTES_MAX || word.chars().any(char::is_control) => {
+        Some(word)
+            if word.is_empty() || word.len() > WORD_BYTES_MAX || word.chars().any(char::is_control) =>
+        {
             let detail = format!("`{name}` is 1 to {WORD_BYTES_MAX} bytes without control characters");
             Err(ApiError::malformed("word_invalid", detail).at(name))
         }
@@ -187,7 +186,8 @@ fn metadata(text: Option<String>) -> Result<Value, ApiError> {
     if text.len() > METADATA_BYTES_MAX {
         return Err(invalid(format!("`metadata` has more than {METADATA_BYTES_MAX} bytes")));
     }
-    let value: Value = serde_json::from_str(&text).map_err(|error| invalid(format!("`metadata` is no JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| invalid(format!("`metadata` is no JSON: {error}")))?;
     if !value.is_object() || depth(&value) > METADATA_DEPTH_MAX {
         return Err(invalid(format!("`metadata` is a JSON object of at most {METADATA_DEPTH_MAX} levels")));
     }

@@ -19,10 +19,10 @@ mod verdicts;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use ::time::OffsetDateTime;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
-use ::time::OffsetDateTime;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
@@ -200,7 +200,9 @@ fn limit(limit: Option<u32>) -> Result<u32, ApiError> {
     match limit {
         None => Ok(LIMIT_DEFAULT),
         Some(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-        Some(_) => Err(ApiError::malformed("limit_invalid", format!("`limit` is 1 to {LIMIT_MAX}")).at("limit")),
+        Some(_) => {
+            Err(ApiError::malformed("limit_invalid", format!("`limit` is 1 to {LIMIT_MAX}")).at("limit"))
+        }
     }
 }
 
@@ -220,9 +222,9 @@ fn sha256(text: Option<&str>) -> Result<Option<Sha256>, ApiError> {
     let parse = |text: &str| shieldgate_models::Digest::parse(text).map(|digest| *digest.as_bytes());
     match text {
         None => Ok(None),
-        Some(text) => parse(text).map(Some).ok_or_else(|| {
-            ApiError::malformed("sha256_invalid", "`sha256` is 64 hex digits").at("sha256")
-        }),
+        Some(text) => parse(text)
+            .map(Some)
+            .ok_or_else(|| ApiError::malformed("sha256_invalid", "`sha256` is 64 hex digits").at("sha256")),
     }
 }
 

@@ -56,8 +56,9 @@ pub(super) async fn healthz() -> web::Json<Health> {
 )]
 #[get("/readyz")]
 pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readiness>, ApiError> {
-    let not_ready =
-        |detail: String| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).after(PROBE_TIMEOUT);
+    let not_ready = |detail: String| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).after(PROBE_TIMEOUT)
+    };
     let store = &state.moderator.store;
     tokio::time::timeout(PROBE_TIMEOUT, store.ping())
         .await

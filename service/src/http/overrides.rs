@@ -146,7 +146,9 @@ pub(super) async fn create_override(
     }
     let expires_at = time(new.expires_at.as_deref(), "expires_at")?;
     if expires_at.is_some_and(|at| at <= now + Duration::from_secs(1)) {
-        return Err(ApiError::unacceptable("expiry_past", "`expires_at` is not in the future").at("expires_at"));
+        return Err(
+            ApiError::unacceptable("expiry_past", "`expires_at` is not in the future").at("expires_at")
+        );
     }
     let row = Override {
         id: Uuid::now_v7(),

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::State;
 use super::auth::{Caller, Scope};
 use super::problem::{ApiError, Problem};
-use super::State;
 use crate::policy::Policy;
 use crate::policy::lifecycle::{self, LifecycleError, Moved};
 use crate::store::policies::{self, PolicyVersion, State as VersionState};
@@ -176,7 +176,8 @@ pub(super) async fn import_version(
     }
     let mut transaction = state.moderator.store.begin().await?;
     let imported =
-        lifecycle::import(&mut transaction, caller.project(), &policy, &caller.actor(), timestamp::now()).await?;
+        lifecycle::import(&mut transaction, caller.project(), &policy, &caller.actor(), timestamp::now())
+            .await?;
     crate::store::Store::commit(transaction).await?;
     let status = if imported.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(Change {
@@ -225,12 +226,21 @@ pub(super) async fn activate_version(
     let found = found.ok_or_else(|| ApiError::not_found("such version of this policy"))?;
     // A version that nothing here can judge would turn every upload into a 503.
     let policy: Policy = serde_json::from_value(found.body).map_err(|error| {
-        ApiError::unacceptable("policy_invalid", format!("this version was made by another shieldgate: {error}"))
+        ApiError::unacceptable(
+            "policy_invalid",
+            format!("this version was made by another shieldgate: {error}"),
+        )
     })?;
     crate::moderate::policies::resolve(policy, found.version, &state.moderator.scheduler)
         .map_err(|error| ApiError::unacceptable("judge_missing", error.to_string()))?;
-    let moved: Moved =
-        lifecycle::set_state(&mut transaction, named, VersionState::Active, &caller.actor(), timestamp::now()).await?;
+    let moved: Moved = lifecycle::set_state(
+        &mut transaction,
+        named,
+        VersionState::Active,
+        &caller.actor(),
+        timestamp::now(),
+    )
+    .await?;
     crate::store::Store::commit(transaction).await?;
     Ok(web::Json(Change { policy: id, version, state: VersionState::Active, displaced: moved.displaced }))
 }

@@ -212,8 +212,7 @@ impl From<StoreError> for ApiError {
 
 impl From<ModerateError> for ApiError {
     fn from(error: ModerateError) -> Self {
-        let unavailable =
-            |code, detail: String| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        let unavailable = |code, detail: String| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         match error {
             ModerateError::Media(media) => {
                 let status = match media.kind() {
@@ -232,9 +231,12 @@ impl From<ModerateError> for ApiError {
             }
             ModerateError::Undecided(undecided) => {
                 let code = undecided.failure.code();
-                unavailable(code, format!("policy `{}` could not be judged, so there is no verdict", undecided.policy))
-                    .after(Duration::from_secs(5))
-                    .because(undecided)
+                unavailable(
+                    code,
+                    format!("policy `{}` could not be judged, so there is no verdict", undecided.policy),
+                )
+                .after(Duration::from_secs(5))
+                .because(undecided)
             }
             ModerateError::Busy { refused, retry_after } => {
                 let detail = error.to_string();
@@ -247,7 +249,8 @@ impl From<ModerateError> for ApiError {
                 }
             }
             ModerateError::IdempotencyConflict => {
-                Self::new(StatusCode::CONFLICT, "idempotency_conflict", error.to_string()).at("Idempotency-Key")
+                Self::new(StatusCode::CONFLICT, "idempotency_conflict", error.to_string())
+                    .at("Idempotency-Key")
             }
             ModerateError::Store(error) => error.into(),
             ModerateError::Keep(_) => {

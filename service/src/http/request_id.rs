@@ -47,7 +47,9 @@ impl RequestId {
     fn of(request: &ServiceRequest) -> Self {
         let harmless = |id: &&str| {
             (1..=BYTES_MAX).contains(&id.len())
-                && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/'))
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/'))
         };
         let sent = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
         sent.filter(harmless).map_or_else(Self::new, |id| Self(id.to_owned()))
@@ -80,10 +82,9 @@ pub(super) async fn around<B: MessageBody + 'static>(
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(HEADER, value);
     }
-    response.headers_mut().insert(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     let took = began.elapsed();
     if let Some(state) = state {
         state.metrics.answered(&method, &route, status, took);

@@ -94,7 +94,9 @@ pub(super) async fn verdict_list(
     caller.require(&[Scope::Read])?;
     let asked: Asked = query(&request)?;
     if asked.min_probability.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
-        return Err(ApiError::malformed("filter_invalid", "`min_probability` is 0 to 1").at("min_probability"));
+        return Err(
+            ApiError::malformed("filter_invalid", "`min_probability` is 0 to 1").at("min_probability")
+        );
     }
     let filter = Filter {
         policy: asked.policy,

@@ -7,9 +7,7 @@ use shieldgate_models::{Failure, JudgeCard};
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::Scored;
 use crate::store::overrides::Override;
-use crate::verdict::{
-    Action, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict,
-};
+use crate::verdict::{Action, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict};
 
 /// One judge's answer to one policy's question.
 #[derive(Debug, Clone)]
@@ -162,7 +160,9 @@ pub fn check(verdict: &Verdict, requested: &[&str]) -> Result<(), Breach> {
         let answered = verdict.policies.iter().filter(|answer| answer.policy == *policy).count();
         let not_run = verdict.policies_not_run.iter().filter(|other| other.policy == *policy).count();
         if answered + not_run != 1 {
-            return breach(format!("policy `{policy}` has {answered} answers and is {not_run} times not run"));
+            return breach(format!(
+                "policy `{policy}` has {answered} answers and is {not_run} times not run"
+            ));
         }
     }
     for answer in &verdict.policies {
@@ -232,7 +232,12 @@ mod tests {
     }
 
     fn card(name: &str) -> JudgeCard {
-        JudgeCard { name: name.to_owned(), kind: "classifier", digest: Digest::of(name.as_bytes()), demo: false }
+        JudgeCard {
+            name: name.to_owned(),
+            kind: "classifier",
+            digest: Digest::of(name.as_bytes()),
+            demo: false,
+        }
     }
 
     fn scored(p: f32) -> Result<Scored, Failure> {
@@ -247,7 +252,14 @@ mod tests {
     #[test]
     fn thresholds_are_inclusive() {
         let thresholds = Thresholds { review: 0.5, block: 0.8 };
-        let cases = [(0.0, Action::Allow), (0.49, Action::Allow), (0.5, Action::Review), (0.79, Action::Review), (0.8, Action::Block), (1.0, Action::Block)];
+        let cases = [
+            (0.0, Action::Allow),
+            (0.49, Action::Allow),
+            (0.5, Action::Review),
+            (0.79, Action::Review),
+            (0.8, Action::Block),
+            (1.0, Action::Block),
+        ];
         for (p, action) in cases {
             assert_eq!(act(p, thresholds), action, "{p}");
         }
@@ -257,7 +269,8 @@ mod tests {
     fn the_worst_judge_decides_on_its_own_scale() {
         let (a, b) = (card("a"), card("b"));
         let active = policy(OnError::Fail, &[("a", 0.5, 0.9), ("b", 0.1, 0.2)]);
-        let answer = decide(&active, vec![answered(&a, scored(0.6)), answered(&b, scored(0.25))]).expect("decided");
+        let answer =
+            decide(&active, vec![answered(&a, scored(0.6)), answered(&b, scored(0.25))]).expect("decided");
         assert_eq!((answer.action, answer.probability), (Action::Block, Some(0.25)));
         assert_eq!(answer.thresholds, Some(Thresholds { review: 0.1, block: 0.2 }));
         assert_eq!(answer.outcome, Outcome::Judged);
@@ -266,7 +279,11 @@ mod tests {
     #[test]
     fn a_failure_is_on_error_and_never_an_unsaid_allow() {
         let a = card("a");
-        for (on_error, action) in [(OnError::Review, Action::Review), (OnError::Block, Action::Block), (OnError::Allow, Action::Allow)] {
+        for (on_error, action) in [
+            (OnError::Review, Action::Review),
+            (OnError::Block, Action::Block),
+            (OnError::Allow, Action::Allow),
+        ] {
             let active = policy(on_error, &[("a", 0.5, 0.9)]);
             let answer = decide(&active, vec![answered(&a, Err(Failure::TimedOut))]).expect("decided");
             assert_eq!((answer.action, answer.outcome, answer.probability), (action, Outcome::OnError, None));
@@ -282,7 +299,10 @@ mod tests {
         let active = policy(OnError::Allow, &[("a", 0.5, 0.9), ("b", 0.5, 0.9)]);
         let answers = vec![answered(&a, Err(Failure::TimedOut)), answered(&b, scored(0.95))];
         let answer = decide(&active, answers).expect("decided");
-        assert_eq!((answer.action, answer.outcome, answer.probability), (Action::Block, Outcome::OnError, None));
+        assert_eq!(
+            (answer.action, answer.outcome, answer.probability),
+            (Action::Block, Outcome::OnError, None)
+        );
     }
 
     #[test]

@@ -204,7 +204,8 @@ impl Moderator {
         if plan.overridden.is_empty() && plan.asked.is_empty() {
             let reasons: Vec<String> =
                 plan.not_run.iter().map(|policy| format!("`{}`: {}", policy.policy, policy.reason)).collect();
-            let reasons = if reasons.is_empty() { "no policy is active".to_owned() } else { reasons.join("; ") };
+            let reasons =
+                if reasons.is_empty() { "no policy is active".to_owned() } else { reasons.join("; ") };
             return Err(ModerateError::NothingJudged { reasons });
         }
 
@@ -326,8 +327,7 @@ impl Moderator {
         let asking = missing.into_iter().map(|(name, questions)| {
             let views = Arc::clone(&views);
             async move {
-                let answers =
-                    self.scheduler.ask(name, views, questions.clone(), submission.deadline).await?;
+                let answers = self.scheduler.ask(name, views, questions.clone(), submission.deadline).await?;
                 Ok::<_, Refused>((name, questions, answers))
             }
         });
@@ -354,7 +354,11 @@ impl Moderator {
                     result: Err(Failure::Runtime("the judge was not asked".to_owned())),
                     recalled: false,
                 });
-                answered.push(Answered { card: judge.card(), result: found.result, recalled: found.recalled });
+                answered.push(Answered {
+                    card: judge.card(),
+                    result: found.result,
+                    recalled: found.recalled,
+                });
             }
             answers.push(decide::decide(active, answered)?);
         }
@@ -388,7 +392,8 @@ impl Moderator {
             id: Uuid::now_v7(),
             status: Status::Done,
             action,
-            cached: asked && policies.iter().all(|p| matches!(p.outcome, Outcome::Recalled | Outcome::Override)),
+            cached: asked
+                && policies.iter().all(|p| matches!(p.outcome, Outcome::Recalled | Outcome::Override)),
             submission_id: Uuid::now_v7(),
             project: submission.project.clone(),
             reference: submission.reference.clone(),
@@ -420,7 +425,10 @@ impl Moderator {
             return Ok(None);
         }
         self.originals.put(sha256, Arc::clone(&submission.bytes)).await.map_err(ModerateError::Keep)?;
-        Ok(Some(store::contents::Kept { at: format!("media:{}", hex(sha256)), until: now + self.config.keep_for }))
+        Ok(Some(store::contents::Kept {
+            at: format!("media:{}", hex(sha256)),
+            until: now + self.config.keep_for,
+        }))
     }
 
     /// The judgements that this submission added; only successes are kept.
@@ -505,4 +513,3 @@ fn scored(judgement: &Judgement) -> Option<Scored> {
 fn hex(sha256: &store::Sha256) -> String {
     shieldgate_models::Digest::from_bytes(*sha256).hex()
 }
-

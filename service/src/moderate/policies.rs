@@ -47,12 +47,13 @@ pub async fn load(store: &Store, scheduler: &Scheduler, project: &str) -> Result
     };
     let mut policies = Vec::new();
     for version in in_force.policies.into_iter().filter(|version| version.state == State::Active) {
-        let policy: Policy = serde_json::from_value(version.body).map_err(|source| StoreError::Inconsistent {
-            table: "policy_versions",
-            column: "body",
-            row: format!("{project}/{}/{}", version.policy, version.version),
-            source: Box::new(source),
-        })?;
+        let policy: Policy =
+            serde_json::from_value(version.body).map_err(|source| StoreError::Inconsistent {
+                table: "policy_versions",
+                column: "body",
+                row: format!("{project}/{}/{}", version.policy, version.version),
+                source: Box::new(source),
+            })?;
         policies.push(resolve(policy, version.version, scheduler)?);
     }
     Ok(ActiveSet { generation: in_force.generation, policies })

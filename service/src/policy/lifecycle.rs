@@ -108,7 +108,9 @@ fn entry(named: Named<'_>, act: &str, detail: Value, actor: &str, at: OffsetDate
 
 /// The members that differ, each with its value before and after.
 fn diff(before: Option<&Value>, after: Option<&Value>) -> Value {
-    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, after) else { return Value::Null };
+    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, after) else {
+        return Value::Null;
+    };
     let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
     let changed = keys
         .filter(|key| before.get(*key) != after.get(*key))

@@ -6,10 +6,10 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::canonical;
 use super::cursor::{Cursor, List, Page, bounded, page as cut};
 use super::read::{JsonText, Place, utc};
 use super::{Result, Sha256, StoreError};
+use crate::canonical;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

@@ -93,7 +93,10 @@ fn named(constraint: &str) -> Option<Conflict> {
         "overrides_pkey" => Some(Conflict::Override),
         "api_keys_pkey" | "api_keys_hash" => Some(Conflict::ApiKey),
         "policy_versions_one_active" | "policy_versions_one_shadow" => Some(Conflict::PolicyState),
-        partition if partition.starts_with("verdicts_") => Some(Conflict::Verdict),
+        // Either may be the first to notice.
+        partition if partition.starts_with("verdicts_") || partition.starts_with("verdict_policies_") => {
+            Some(Conflict::Verdict)
+        }
         _ => None,
     }
 }

@@ -19,9 +19,12 @@ pub mod migrate;
 pub mod overrides;
 pub mod partitions;
 pub mod policies;
+pub(crate) mod provision;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod verdicts;
 
 use std::time::Duration;
@@ -115,7 +118,11 @@ impl Store {
     }
 
     /// An error leaves open whether it was committed: answer 503, the retry finds out.
-    pub async fn commit(transaction: Transaction) -> Result<()> {
+    #[tracing::instrument(name = "db.store.commit", skip_all)]
+    pub async fn commit(mut transaction: Transaction) -> Result<()> {
+        // Postgres answers the COMMIT of a failed transaction with a silent ROLLBACK, and sqlx takes it for
+        // success. Should anybody ever swallow a statement's error, this one fails in its place.
+        sqlx::query("select 1").execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
     }
 

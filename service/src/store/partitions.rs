@@ -39,21 +39,6 @@ pub async fn ensure(conn: &mut PgConnection, now: OffsetDateTime, months_ahead: 
 /// Tables whose default partition holds rows: harmless to them, but worth an alarm, for the month they
 /// belong to has no partition.
 #[tracing::instrument(name = "db.partitions.astray", skip_all)]
-pub async fn astray(conn: &mut PgConnection) -> Result<Vec<&'static str>> {
-    // Through the parents, since the service has no rights on a partition itself.
-    let (verdicts, verdict_policies, reviews, audit): (bool, bool, bool, bool) = sqlx::query_as(
-        "select exists (select from verdicts where tableoid = 'verdicts_default'::regclass),
-                exists (select from verdict_policies where tableoid = 'verdict_policies_default'::regclass),
-                exists (select from review_decisions where tableoid = 'review_decisions_default'::regclass),
-                exists (select from audit where tableoid = 'audit_default'::regclass)",
-    )
-    .fetch_one(conn)
-    .await?;
-    let found = [
-        (verdicts, "verdicts"),
-        (verdict_policies, "verdict_policies"),
-        (reviews, "review_decisions"),
-        (audit, "audit"),
-    ];
-    Ok(found.into_iter().filter_map(|(astray, table)| astray.then_some(table)).collect())
+pub async fn astray(conn: &mut PgConnection) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar("select tables_astray()").fetch_one(conn).await?)
 }

@@ -137,7 +137,6 @@ pub(super) fn uuid_millis(id: Uuid) -> i128 {
 }
 
 /// A `json` column's own characters, so that reading it can name the place where it is broken.
-#[derive(Default)]
 pub(super) struct JsonText(pub(super) String);
 
 impl sqlx::Type<sqlx::Postgres> for JsonText {

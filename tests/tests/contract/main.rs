@@ -1,3 +1,19 @@
 //! The wire contract and the command line, black-box: every promise of DESIGN.md that a client can see.
 
+#![expect(clippy::expect_used, reason = "this is all tests")]
+
+mod access;
+mod bad_input;
+mod bad_requests;
+mod command_line;
+mod idempotency;
 mod images;
+mod kept;
+mod models;
+mod operations;
+mod overrides;
+mod pictures;
+mod policies;
+mod recall;
+mod start;
+mod verdicts;

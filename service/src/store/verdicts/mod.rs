@@ -9,6 +9,8 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -131,6 +133,11 @@ fn check(verdict: &Verdict) -> Result<()> {
     if verdict.id.get_version_num() != 7 || (uuid_millis(verdict.id) - created_ms).abs() > ID_SLACK_MS {
         return Err(StoreError::unstorable("id", format!("`{}` is no UUIDv7 of `created_at`", verdict.id)));
     }
+    let mut versions: Vec<_> = verdict.policies.iter().map(|a| (&a.policy, &a.version)).collect();
+    versions.sort_unstable();
+    if let Some([(policy, _), _]) = versions.array_windows().find(|[one, next]| one == next) {
+        return Err(StoreError::unstorable("policies", format!("`{policy}` answered twice")));
+    }
     // JSON writes NaN as null, so a judge's NaN would come back as "no probability" and not as a fault.
     for judge in verdict.policies.iter().flat_map(|answer| &answer.judges) {
         let probable = judge.probability.is_none_or(|p| (0.0..=1.0).contains(&p));
@@ -159,7 +166,7 @@ async fn with_policies(conn: &mut PgConnection, rows: Vec<VerdictRow>) -> Result
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());
     };
-    let mut policies: Vec<PolicyRow> = sqlx::query_as(
+    let policies: Vec<PolicyRow> = sqlx::query_as(
         "select * from verdict_policies
          -- The bounds spare the partitions that hold none of them.
          where verdict_id = any($1) and verdict_id between $2 and $3
@@ -170,16 +177,13 @@ async fn with_policies(conn: &mut PgConnection, rows: Vec<VerdictRow>) -> Result
     .bind(last)
     .fetch_all(conn)
     .await?;
+    let mut answers: HashMap<Uuid, Vec<PolicyAnswer>> = HashMap::new();
+    for policy in policies {
+        answers.entry(policy.verdict_id).or_default().push(policy.try_into()?);
+    }
     rows.into_iter()
         .map(|row| {
-            let start = policies.partition_point(|policy| policy.verdict_id < row.id);
-            let end = policies.partition_point(|policy| policy.verdict_id <= row.id);
-            let answers = policies
-                .get_mut(start..end)
-                .unwrap_or_default()
-                .iter_mut()
-                .map(|policy| std::mem::take(policy).try_into())
-                .collect::<Result<Vec<PolicyAnswer>>>()?;
+            let answers = answers.remove(&row.id).unwrap_or_default();
             row.verdict(answers)
         })
         .collect()

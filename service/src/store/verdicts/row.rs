@@ -71,8 +71,7 @@ impl VerdictRow {
     }
 }
 
-/// `Default` only so that one can be taken out of a slice.
-#[derive(Default, sqlx::FromRow)]
+#[derive(sqlx::FromRow)]
 pub(super) struct PolicyRow {
     pub(super) verdict_id: Uuid,
     policy: String,

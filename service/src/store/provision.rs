@@ -1,22 +1,20 @@
 //! The database and the two roles of a private cluster: the owner migrates, the service only works.
-//!
-//! This is the one place outside `store` that speaks SQL: it runs before there is a store.
 
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
-pub(super) const DATABASE: &str = "shieldgate";
-pub(super) const OWNER: &str = "shieldgate_owner";
-pub(super) const SERVICE: &str = "shieldgate_service";
+pub(crate) const DATABASE: &str = "shieldgate";
+pub(crate) const OWNER: &str = "shieldgate_owner";
+pub(crate) const SERVICE: &str = "shieldgate_service";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Every step asks first, so a start that was killed in between is made whole by the next one.
 /// Neither role is a superuser, as with a server that somebody else runs. The migrations may make
 /// the service's role as a group; here it also logs in.
-pub(super) async fn provision(superuser: &PgConnectOptions) -> Result<(), sqlx::Error> {
+pub(crate) async fn provision(superuser: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let work = async {
         let mut connection = PgConnection::connect_with(superuser).await?;
         for statement in [
@@ -27,11 +25,17 @@ pub(super) async fn provision(superuser: &PgConnectOptions) -> Result<(), sqlx::
                  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shieldgate_service') THEN
                      CREATE ROLE shieldgate_service;
                  END IF;
+                 IF NOT EXISTS (
+                     SELECT FROM pg_auth_members
+                     WHERE roleid = 'shieldgate_service'::regrole AND member = 'shieldgate_owner'::regrole
+                       AND admin_option
+                 ) THEN
+                     GRANT shieldgate_service TO shieldgate_owner WITH ADMIN OPTION;
+                 END IF;
              END $$",
             // The owner may create roles because migrations do, where they find none.
             "ALTER ROLE shieldgate_owner LOGIN CREATEROLE NOSUPERUSER",
             "ALTER ROLE shieldgate_service LOGIN NOCREATEROLE NOSUPERUSER",
-            "GRANT shieldgate_service TO shieldgate_owner WITH ADMIN OPTION",
         ] {
             sqlx::raw_sql(statement).execute(&mut connection).await?;
         }
@@ -53,7 +57,7 @@ pub(super) async fn provision(superuser: &PgConnectOptions) -> Result<(), sqlx::
 }
 
 /// Whether a service beside us has made the cluster ready for its owner.
-pub(super) async fn answers(owner: &PgConnectOptions) -> Result<(), sqlx::Error> {
+pub(crate) async fn answers(owner: &PgConnectOptions) -> Result<(), sqlx::Error> {
     match tokio::time::timeout(PATIENCE, PgConnection::connect_with(owner)).await {
         Ok(connection) => connection?.close().await,
         Err(_) => Err(sqlx::Error::PoolTimedOut),

@@ -1,0 +1,304 @@
+//! Safetensors shards: which tensors there are and where their bytes lie, without reading any of them.
+//!
+//! Graphs point into the files as external data, so a header that lies must be found here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+
+use super::{CheckpointError, json, read_optional};
+
+/// The reference reader's own limit.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+const LENGTH_BYTES: u64 = 8;
+
+/// How a tensor's numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    F32,
+    BF16,
+    F16,
+}
+
+/// One tensor and where it lies.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// As the file has it.
+    pub name: String,
+    pub storage: Storage,
+    pub shape: Vec<usize>,
+    /// Real file name, below [`Weights::folder`].
+    pub file: Arc<str>,
+    /// From the start of the file, in bytes.
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// All tensors of a checkpoint, by the name that does not depend on the version that saved them.
+#[derive(Debug)]
+pub struct Weights {
+    folder: PathBuf,
+    /// As they are named in the checkpoint's folder, the index first.
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    shape: Vec<usize>,
+    dtype: Dtype,
+    name: String,
+    file: Arc<str>,
+    offset: u64,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+impl Weights {
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let index_path = folder.join(INDEX);
+        let (mut files, shards) = match read_optional(&index_path)? {
+            Some(body) => {
+                let index: Index = json(&index_path, &body)?;
+                let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+                if let Some(bad) =
+                    shards.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref()))
+                {
+                    let expected = "names of files beside the index";
+                    return Err(CheckpointError::unsupported(&index_path, "weight_map", bad, expected));
+                }
+                (vec![PathBuf::from(INDEX)], shards.into_iter().collect())
+            }
+            None => (Vec::new(), vec![SINGLE.to_owned()]),
+        };
+        let mut weights = Self { folder: PathBuf::new(), files: Vec::new(), tensors: BTreeMap::new() };
+        for shard in shards {
+            weights.read_shard(&folder.join(&shard))?;
+            files.push(shard.into());
+        }
+        weights.files = files;
+        Ok(weights)
+    }
+
+    fn read_shard(&mut self, path: &Path) -> Result<(), CheckpointError> {
+        let read = |source| CheckpointError::Read { path: path.to_path_buf(), source };
+        // ONNX Runtime refuses links that lead out of the folder, as in a Hub cache: so the real place counts.
+        let real = path.canonicalize().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => CheckpointError::FileMissing {
+                path: path.to_path_buf(),
+                needed_for: "the weights are read from it",
+            },
+            _ => read(source),
+        })?;
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name().and_then(|name| name.to_str()))
+        else {
+            let reason = "its real name is not UTF-8".to_owned();
+            return Err(CheckpointError::Header { path: path.to_path_buf(), reason });
+        };
+        if self.folder.as_os_str().is_empty() {
+            self.folder = parent.to_path_buf();
+        } else if self.folder != parent {
+            return Err(CheckpointError::Scattered {
+                first: self.folder.clone(),
+                second: parent.to_path_buf(),
+            });
+        }
+        let file: Arc<str> = name.into();
+        let (metadata, start) = header(path, &real)?;
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            let found = Found {
+                shape: info.shape.clone(),
+                dtype: info.dtype,
+                name: name.clone(),
+                file: Arc::clone(&file),
+                offset: start + from as u64,
+                bytes: (to - from) as u64,
+            };
+            if let Some(other) = self.tensors.insert(plain_name(&name), found) {
+                return Err(CheckpointError::AmbiguousTensor {
+                    name: plain_name(&name),
+                    first: other.name,
+                    second: name,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The real folder that [`Tensor::file`] is relative to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Relative to the checkpoint's folder.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The tensor `name` (as [`plain_name`] gives it) with exactly this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
+        let found = self.tensors.get(name).ok_or_else(|| CheckpointError::MissingTensor {
+            name: name.to_owned(),
+            folder: self.folder.clone(),
+        })?;
+        if found.shape != shape {
+            return Err(CheckpointError::WrongShape {
+                name: found.name.clone(),
+                expected: shape.to_vec(),
+                actual: found.shape.clone(),
+            });
+        }
+        let storage = match found.dtype {
+            Dtype::F32 => Storage::F32,
+            Dtype::BF16 => Storage::BF16,
+            Dtype::F16 => Storage::F16,
+            other => {
+                return Err(CheckpointError::WrongDtype {
+                    name: found.name.clone(),
+                    dtype: format!("{other:?}"),
+                });
+            }
+        };
+        Ok(Tensor {
+            name: found.name.clone(),
+            storage,
+            shape: found.shape.clone(),
+            file: Arc::clone(&found.file),
+            offset: found.offset,
+            bytes: found.bytes,
+        })
+    }
+}
+
+/// The header, its claims checked against the file's length, and where the data begin.
+fn header(path: &Path, real: &Path) -> Result<(Metadata, u64), CheckpointError> {
+    let read = |source| CheckpointError::Read { path: path.to_path_buf(), source };
+    let invalid = |reason: String| CheckpointError::Header { path: path.to_path_buf(), reason };
+    let mut file = File::open(real).map_err(read)?;
+    let actual = file.metadata().map_err(read)?.len();
+    let truncated = |expected: u64| CheckpointError::Truncated { path: path.to_path_buf(), expected, actual };
+    if actual < LENGTH_BYTES {
+        return Err(truncated(LENGTH_BYTES));
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_exact(&mut length).map_err(read)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES_MAX {
+        return Err(invalid(format!("it claims {length} bytes, {HEADER_BYTES_MAX} are allowed")));
+    }
+    if LENGTH_BYTES + length > actual {
+        return Err(truncated(LENGTH_BYTES + length));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(read)?;
+    // Reading `Metadata` checks that the tensors' bytes follow each other without gap and fit their shapes.
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| invalid(error.to_string()))?;
+    let start = LENGTH_BYTES + length;
+    let expected = start + metadata.data_len() as u64;
+    if expected > actual {
+        return Err(truncated(expected));
+    }
+    if expected < actual {
+        return Err(invalid(format!("{} bytes follow the last tensor", actual - expected)));
+    }
+    Ok((metadata, start))
+}
+
+/// `model.language_model.model.layers.0…`, `language_model.model.layers.0…` and
+/// `model.model.language_model.layers.0…` are one tensor, saved by different versions of
+/// transformers: here it is `language_model.layers.0…`. Likewise `vision_tower.…`.
+pub fn plain_name(name: &str) -> String {
+    if let Some((before, _)) = name.split_once("lm_head.weight")
+        && (before.is_empty() || before.ends_with('.'))
+    {
+        return "lm_head.weight".to_owned();
+    }
+    for (room, inner) in
+        [("language_model.", "model."), ("vision_tower.", "vision_model."), ("multi_modal_projector.", "")]
+    {
+        let starts = |at: &usize| *at == 0 || name.as_bytes().get(at - 1) == Some(&b'.');
+        if let Some(at) = name.find(room).filter(starts) {
+            let tail = &name[at + room.len()..];
+            let tail = if inner.is_empty() { tail } else { tail.strip_prefix(inner).unwrap_or(tail) };
+            return format!("{room}{tail}");
+        }
+    }
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_versions_name_is_the_same_tensor() {
+        for name in [
+            "model.language_model.model.layers.3.mlp.up_proj.weight",
+            "language_model.model.layers.3.mlp.up_proj.weight",
+            "model.model.language_model.layers.3.mlp.up_proj.weight",
+            "model.language_model.layers.3.mlp.up_proj.weight",
+            "model.model.language_model.model.layers.3.mlp.up_proj.weight",
+        ] {
+            assert_eq!(plain_name(name), "language_model.layers.3.mlp.up_proj.weight");
+        }
+        for name in
+            ["vision_tower.vision_model.post_layernorm.bias", "model.vision_tower.post_layernorm.bias"]
+        {
+            assert_eq!(plain_name(name), "vision_tower.post_layernorm.bias");
+        }
+        assert_eq!(plain_name("model.language_model.lm_head.weight"), "lm_head.weight");
+        assert_eq!(plain_name("my_language_model.x"), "my_language_model.x");
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join(SINGLE);
+        let file = |header: &str, data: usize| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend(vec![0; data]);
+            bytes
+        };
+        let one = r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let cases = [
+            (vec![1, 2], "truncated"),
+            (u64::MAX.to_le_bytes().to_vec(), "claims"),
+            (vec![200, 0, 0, 0, 0, 0, 0, 0, b'{'], "truncated"),
+            (file("garbage", 8), "header"),
+            (file(one, 7), "truncated"),
+            (file(one, 9), "follow"),
+            (file(r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8), "header"),
+            (file(r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, 12), "header"),
+            (
+                file(
+                    &r#"{"x":{"dtype":"F32","shape":[N,N,N],"data_offsets":[0,8]}}"#
+                        .replace('N', "9999999999"),
+                    8,
+                ),
+                "header",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            std::fs::write(&path, bytes)?;
+            let error = Weights::read(folder.path()).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+        std::fs::write(&path, file(one, 8))?;
+        assert_eq!(Weights::read(folder.path())?.tensor("x", &[2])?.offset, 8 + one.len() as u64);
+        Ok(())
+    }
+}

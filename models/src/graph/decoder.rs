@@ -1,0 +1,201 @@
+//! The decoder graph: some positions of a prompt in, with the keys and values of those before; Yes and No out.
+//!
+//! One graph serves every pass: the prefix (an image, an empty past, one row), the policies' suffixes (no
+//! image, the prefix as past, a row each), and a whole prompt at once. Reference: transformers
+//! `Gemma3Model` and `Gemma3TextModel`; of the head only the rows Yes and No are computed, and only for
+//! the last position of each row.
+
+use super::attention::{
+    Attended, BATCH, Decoding, LENGTH, PAST, Past, Shared, TOTAL, batch_shape, decoding, repeated,
+};
+use super::mlp::{Gated, gated};
+use super::ops::Axis;
+use super::{Dim, Graph, GraphError, Type, Value, norm};
+use crate::checkpoint::config::{Config, LayerKind};
+use crate::checkpoint::safetensors::Weights;
+
+/// Token ids before the image, [batch, any].
+pub const BEFORE: &str = "ids_before";
+/// The image's tokens, [batch, tokens or 0, hidden].
+pub const FEATURES: &str = "image_features";
+/// Token ids after the image, [batch, any].
+pub const AFTER: &str = "ids_after";
+/// For each position its row in the four tables, [batch, length].
+pub const ROWS: &str = "rope_rows";
+pub const GLOBAL_COS: &str = "global_cos";
+pub const GLOBAL_SIN: &str = "global_sin";
+pub const LOCAL_COS: &str = "local_cos";
+pub const LOCAL_SIN: &str = "local_sin";
+/// Added to the scores, [length, total].
+pub const GLOBAL_MASK: &str = "global_mask";
+pub const LOCAL_MASK: &str = "local_mask";
+/// The last position of each row, counted through all rows, [batch].
+pub const LAST: &str = "last";
+/// Logits of Yes and No, [batch, 2].
+pub const LOGITS: &str = "logits";
+
+/// [1, kv_heads, past, head_dim]
+pub fn past_name(layer: usize, part: Part) -> String {
+    format!("past_{}.{layer}", part.name())
+}
+
+/// [batch, kv_heads, past + length, head_dim]
+pub fn present_name(layer: usize, part: Part) -> String {
+    format!("present_{}.{layer}", part.name())
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    Key,
+    Value,
+}
+
+impl Part {
+    pub const BOTH: [Self; 2] = [Self::Key, Self::Value];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        }
+    }
+}
+
+pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> {
+    let text = &config.text;
+    let mut graph = Graph::new("decoder", weights);
+    let half = text.head_dim / 2;
+    let rows_dims = [Dim::Named("rope_rows_count"), half.into()];
+    let before = graph.input(BEFORE, Type::I64, &[BATCH, Dim::Named("before")])?;
+    let features = graph.input(FEATURES, Type::F32, &[BATCH, Dim::Named("image"), text.hidden.into()])?;
+    let after = graph.input(AFTER, Type::I64, &[BATCH, Dim::Named("after")])?;
+    let rows = graph.input(ROWS, Type::I64, &[BATCH, LENGTH])?;
+    let mut of_kind = |[cos, sin, mask]: [&str; 3]| -> Result<[Value; 3], GraphError> {
+        Ok([
+            graph.input(cos, Type::F32, &rows_dims)?,
+            graph.input(sin, Type::F32, &rows_dims)?,
+            graph.input(mask, Type::F32, &[LENGTH, TOTAL])?,
+        ])
+    };
+    let [global_cos, global_sin, global_mask] = of_kind([GLOBAL_COS, GLOBAL_SIN, GLOBAL_MASK])?;
+    let [local_cos, local_sin, local_mask] = of_kind([LOCAL_COS, LOCAL_SIN, LOCAL_MASK])?;
+    let last = graph.input(LAST, Type::I64, &[BATCH])?;
+
+    let embedding =
+        graph.stored_weight("language_model.embed_tokens.weight", &[text.vocabulary, text.hidden])?;
+    let mut x = embedded(&mut graph, text.hidden, &embedding, [&before, &features, &after])?;
+    let batch = batch_shape(&mut graph, "/decoder/batch", &rows)?;
+    for (at, kind) in text.layers.iter().enumerate() {
+        let shared = match kind {
+            LayerKind::Global => {
+                Shared { cos: &global_cos, sin: &global_sin, rows: &rows, mask: &global_mask }
+            }
+            LayerKind::Local => Shared { cos: &local_cos, sin: &local_sin, rows: &rows, mask: &local_mask },
+        };
+        x = layer(&mut graph, config, at, &x, &shared, &batch)?;
+    }
+    let logits = head(&mut graph, config, &x, &last, &embedding)?;
+    graph.output(LOGITS, &logits)?;
+    Ok(graph.finish())
+}
+
+/// ```text
+/// ids_before ─ Gather ─ · √hidden ┐
+/// image_features ─────────────────┼ Concat ─
+/// ids_after ── Gather ─ · √hidden ┘
+/// ```
+fn embedded(
+    graph: &mut Graph<'_>,
+    hidden: usize,
+    embedding: &Value,
+    [before, features, after]: [&Value; 3],
+) -> Result<Value, GraphError> {
+    let scale = graph.floats("/decoder/embedding_scale", &[(hidden as f64).sqrt() as f32], &[1])?;
+    let mut rows = |part: &str, ids: &Value| -> Result<Value, GraphError> {
+        let path = format!("/decoder/embedding_{part}");
+        let rows = graph.gather(&format!("{path}/gather"), embedding, ids)?;
+        let rows = if rows.kind == Type::F32 { rows } else { graph.widen(&format!("{path}/cast"), &rows)? };
+        graph.mul(&path, &rows, &scale)
+    };
+    let (before, after) = (rows("before", before)?, rows("after", after)?);
+    // Image features are not scaled.
+    graph.concat("/decoder/embedded", &[&before, features, &after], LENGTH)
+}
+
+/// ```text
+/// x ┬ RMSNorm ─ attention ─ RMSNorm ─ + ┬ RMSNorm ─ mlp ─ RMSNorm ─ + ─
+///   └─────────────────────────────────┘ └────────────────────────┘
+/// ```
+fn layer(
+    graph: &mut Graph<'_>,
+    config: &Config,
+    at: usize,
+    x: &Value,
+    shared: &Shared<'_>,
+    batch: &Value,
+) -> Result<Value, GraphError> {
+    let text = &config.text;
+    let (path, name) = (format!("/decoder/layers.{at}"), format!("language_model.layers.{at}"));
+    let normed = |graph: &mut Graph<'_>, x: &Value, part: &str| {
+        norm::rms(graph, &format!("{path}/{part}"), x, &format!("{name}.{part}.weight"), text.norm_epsilon)
+    };
+    let mut past = |part: Part| -> Result<Value, GraphError> {
+        let dims = [1usize.into(), text.kv_heads.into(), PAST, text.head_dim.into()];
+        let one = graph.input(&past_name(at, part), Type::F32, &dims)?;
+        repeated(graph, &format!("{path}/past_{}", part.name()), &one, batch)
+    };
+    let (past_key, past_value) = (past(Part::Key)?, past(Part::Value)?);
+
+    let into_attention = normed(graph, x, "input_layernorm")?;
+    let attention_name = format!("{name}.self_attn");
+    let shape = Decoding {
+        name: &attention_name,
+        hidden: text.hidden,
+        heads: text.heads,
+        kv_heads: text.kv_heads,
+        head_dim: text.head_dim,
+        norm_epsilon: text.norm_epsilon,
+        scale: text.scale,
+    };
+    let past = Past { key: &past_key, value: &past_value };
+    let Attended { hidden, key, value } =
+        decoding(graph, &format!("{path}/attention"), &into_attention, &shape, shared, &past)?;
+    graph.output(&present_name(at, Part::Key), &key)?;
+    graph.output(&present_name(at, Part::Value), &value)?;
+    let attended = normed(graph, &hidden, "post_attention_layernorm")?;
+    let x = graph.add(&format!("{path}/attended"), x, &attended)?;
+
+    let into_mlp = normed(graph, &x, "pre_feedforward_layernorm")?;
+    let mlp_name = format!("{name}.mlp");
+    let shape = Gated { name: &mlp_name, hidden: text.hidden, inner: text.inner };
+    let thought = gated(graph, &format!("{path}/mlp"), &into_mlp, &shape)?;
+    let thought = normed(graph, &thought, "post_feedforward_layernorm")?;
+    graph.add(&format!("{path}/out"), &x, &thought)
+}
+
+/// `[batch, length, hidden] ─ last position ─ RMSNorm ─ · [Yes, No]ᵀ ─`
+fn head(
+    graph: &mut Graph<'_>,
+    config: &Config,
+    x: &Value,
+    last: &Value,
+    embedding: &Value,
+) -> Result<Value, GraphError> {
+    let text = &config.text;
+    let flat =
+        graph.reshape("/head/flat", x, &[Axis::Rest(Dim::Named("positions")), Axis::Is(text.hidden)])?;
+    let ends = graph.gather("/head/last", &flat, last)?;
+    let normed = norm::rms(graph, "/head/norm", &ends, "language_model.norm.weight", text.norm_epsilon)?;
+    let untied;
+    let table = if text.tied_head {
+        embedding
+    } else {
+        untied = graph.stored_weight("lm_head.weight", &[text.vocabulary, text.hidden])?;
+        &untied
+    };
+    let answers = [i64::from(config.yes_token), i64::from(config.no_token)];
+    let answers = graph.ints("/head/answers", &answers, &[2])?;
+    let rows = graph.gather("/head/rows", table, &answers)?;
+    let rows = if rows.kind == Type::F32 { rows } else { graph.widen("/head/rows/cast", &rows)? };
+    graph.linear("/head/logits", &normed, &rows)
+}

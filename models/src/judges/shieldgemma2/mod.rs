@@ -1,0 +1,238 @@
+//! The ShieldGemma 2 judge: a picture and a policy's text in, the probability that one breaks the other out.
+//!
+//! A folder as transformers writes it. What policies share is computed once: the vision tower once a
+//! picture; everything before the policies' texts (the image among it) in one pass; the policies as one
+//! batch of suffixes over its keys and values. P(violation) is the `Yes` of `Yes` and `No`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::session::Session;
+use ort::value::{DynValue, TensorRef};
+
+use crate::checkpoint::config::{self, Config};
+use crate::checkpoint::preprocessor::Preprocessor;
+use crate::checkpoint::safetensors::Weights;
+use crate::graph::{GRAPH_VERSION, GraphError, decoder as decoder_graph, vision as vision_graph};
+use crate::installed::{Checked, FileRecord, ModelError};
+use crate::judge::calibrated;
+use crate::judges::Kind;
+use crate::prompt::{Prompter, Tokens};
+use crate::runtime::{Runtime, failure, stoppable};
+use crate::{Answer, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
+
+mod decoder;
+mod pixels;
+mod positions;
+
+use decoder::{Decoder, Logits};
+
+/// Raised with every change to how pictures or prompts are prepared.
+const PREPROCESSING_VERSION: u32 = 1;
+
+/// What the graphs compute in, whatever the weights are stored as.
+const PRECISION: &str = "fp32";
+
+/// Suffixes a batch: keys and values of the prefix are repeated for each, so it bounds memory.
+const BATCH_MAX: usize = 8;
+
+pub const KIND: Kind = Kind {
+    name: "shieldgemma2",
+    looks_like: "a ShieldGemma 2 checkpoint (`config.json` with `model_type: shieldgemma2`, safetensors, tokenizer)",
+    // Any `config.json`, so that another architecture is named instead of being no model at all: a kind
+    // that reads one too stands before this in the list, and looks at `model_type`.
+    recognises: |folder| folder.join(config::FILE).is_file(),
+    check,
+    open: |runtime, folder, card| Ok(Box::new(ShieldGemma2::open(runtime, folder, card)?)),
+};
+
+/// Everything in a checkpoint's folder but the numbers themselves, and the graphs over those.
+struct Checkpoint {
+    config: Config,
+    weights: Weights,
+    preprocessor: Preprocessor,
+    prompter: Prompter,
+    vision: Vec<u8>,
+    decoder: Vec<u8>,
+}
+
+impl Checkpoint {
+    fn read(folder: &Path) -> Result<Self, ModelError> {
+        let config = Config::read(folder)?;
+        let weights = Weights::read(folder)?;
+        let preprocessor = Preprocessor::read(folder, &config)?;
+        let prompter = Prompter::read(folder, &config)?;
+        let graph = |error| match error {
+            GraphError::Checkpoint(error) => ModelError::Checkpoint(error),
+            GraphError::Node { .. } => ModelError::broken(&folder.join(config::FILE), error.to_string()),
+        };
+        // Building them asks for every tensor by name and shape.
+        let vision = vision_graph::build(&config, &weights).map_err(graph)?;
+        let decoder = decoder_graph::build(&config, &weights).map_err(graph)?;
+        Ok(Self { config, weights, preprocessor, prompter, vision, decoder })
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![PathBuf::from(config::FILE)];
+        let parts = [self.weights.files(), &self.preprocessor.files, self.prompter.files()];
+        for file in parts.into_iter().flatten() {
+            if !files.contains(file) {
+                files.push(file.clone());
+            }
+        }
+        files
+    }
+}
+
+fn check(folder: &Path) -> Result<Checked, ModelError> {
+    let checkpoint = Checkpoint::read(folder)?;
+    let files = checkpoint
+        .files()
+        .into_iter()
+        .map(|file| FileRecord::of(folder, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut covered =
+        format!("shieldgemma2\0graph v{GRAPH_VERSION}\0preprocessing v{PREPROCESSING_VERSION}\0{PRECISION}");
+    for file in &files {
+        covered.push_str(&format!("\0{}\0{}", file.path.display(), file.sha256.hex()));
+    }
+    let about = checkpoint.config.about;
+    Ok(Checked { name: about.name, demo: about.demo, files, digest: Digest::of(covered.as_bytes()) })
+}
+
+/// Writes `vision.onnx` and `decoder.onnx` into `target`, to look at: their weights stay in `folder`.
+pub fn write_graphs(folder: &Path, target: &Path) -> Result<[PathBuf; 2], ModelError> {
+    let checkpoint = Checkpoint::read(folder)?;
+    let write = |name: &str, graph: &[u8]| {
+        let path = target.join(name);
+        match std::fs::write(&path, graph) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(ModelError::Write { path, source }),
+        }
+    };
+    Ok([write("vision.onnx", &checkpoint.vision)?, write("decoder.onnx", &checkpoint.decoder)?])
+}
+
+pub struct ShieldGemma2 {
+    card: JudgeCard,
+    /// Pictures are squashed to this side.
+    side: usize,
+    preprocessor: Preprocessor,
+    prompter: Prompter,
+    /// `run` wants it exclusively.
+    vision: Mutex<Session>,
+    decoder: Decoder,
+}
+
+impl ShieldGemma2 {
+    pub fn open(runtime: &Arc<Runtime>, folder: &Path, card: JudgeCard) -> Result<Self, ModelError> {
+        let Checkpoint { config, weights, preprocessor, prompter, vision, decoder } =
+            Checkpoint::read(folder)?;
+        let vision = runtime.session_from_graph(&vision, weights.folder())?;
+        let decoder = runtime.session_from_graph(&decoder, weights.folder())?;
+        let side = config.vision.image;
+        let decoder = Decoder::new(decoder, config.text).map_err(|source| {
+            crate::runtime::RuntimeError::Session { what: "the decoder".to_owned(), source }
+        })?;
+        Ok(Self { card, side, preprocessor, prompter, vision: Mutex::new(vision), decoder })
+    }
+
+    /// The ids of a question's prompt, and where the image is among them.
+    pub fn tokens(&self, question: &Question) -> Result<Tokens, Failure> {
+        self.prompter.tokens(&question.asked).map_err(|error| Failure::Runtime(error.to_string()))
+    }
+
+    /// The vision tower's input, [3, side, side].
+    pub fn pixels(&self, picture: &Picture) -> Vec<f32> {
+        pixels::pixels(picture, self.side, &self.preprocessor)
+    }
+
+    /// The image's tokens for the decoder, [1, tokens, hidden]; they stay ONNX Runtime's.
+    pub fn features(&self, picture: &Picture, stop: &Stop) -> Result<DynValue, Failure> {
+        let fail = |error: ort::Error| failure(&error, stop);
+        let pixels = self.pixels(picture);
+        let tensor =
+            TensorRef::from_array_view(([1, 3, self.side, self.side], pixels.as_slice())).map_err(fail)?;
+        let mut session = self.vision.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = stoppable(stop)?;
+        let inputs = ort::inputs![vision_graph::PIXELS => tensor];
+        let mut outputs = session.run_with_options(inputs, &*options).map_err(fail)?;
+        let features = outputs.remove(vision_graph::FEATURES);
+        features.ok_or_else(|| Failure::Runtime("no image features came back".to_owned()))
+    }
+
+    /// The logits of Yes and No for each prompt, in order.
+    fn logits(&self, picture: &Picture, prompts: &[&Tokens], stop: &Stop) -> Result<Vec<Logits>, Failure> {
+        let features = self.features(picture, stop)?;
+        let Some((first, others)) = prompts.split_first() else { return Ok(Vec::new()) };
+        let shared = shared_start(prompts);
+        // A lone prompt has nothing to share; nor have prompts that differ before the image.
+        if others.is_empty() || shared < first.image.end {
+            let alone = |tokens: &&Tokens| {
+                self.decoder
+                    .first(&tokens.ids, tokens.image.clone(), &features, stop)
+                    .map(|(logits, _)| logits)
+            };
+            return prompts.iter().map(alone).collect();
+        }
+        let (prefix, _) = first.ids.split_at(shared);
+        let (_, past) = self.decoder.first(prefix, first.image.clone(), &features, stop)?;
+        let suffixes: Vec<&[u32]> = prompts.iter().filter_map(|tokens| tokens.ids.get(shared..)).collect();
+        let mut logits = Vec::with_capacity(prompts.len());
+        for batch in suffixes.chunks(BATCH_MAX) {
+            logits.extend(self.decoder.rest(batch, first.image.clone(), &past, stop)?);
+        }
+        Ok(logits)
+    }
+}
+
+/// How many tokens all prompts begin with; at least one of each is left over, for it to answer at.
+fn shared_start(prompts: &[&Tokens]) -> usize {
+    let Some((first, others)) = prompts.split_first() else { return 0 };
+    let same = |other: &&Tokens| first.ids.iter().zip(&other.ids).take_while(|(a, b)| a == b).count();
+    let shared = others.iter().map(same).min().unwrap_or(first.ids.len());
+    let shortest = prompts.iter().map(|tokens| tokens.ids.len()).min().unwrap_or_default();
+    shared.min(shortest.saturating_sub(1))
+}
+
+impl Judge for ShieldGemma2 {
+    fn card(&self) -> &JudgeCard {
+        &self.card
+    }
+
+    /// `asked` is the rendered prompt with the image's placeholder in it.
+    fn question(&self, policy: &PolicyText<'_>) -> Result<Question, QuestionError> {
+        let refuse = |reason: String| QuestionError {
+            judge: self.card.name.clone(),
+            policy: policy.id.to_owned(),
+            reason,
+        };
+        if policy.text.trim().is_empty() {
+            return Err(refuse("it has no text, and a prompted judge asks by the text".to_owned()));
+        }
+        let prompt = self.prompter.render(policy.text).map_err(|error| refuse(error.to_string()))?;
+        // A prompt that can't be run is refused now, not at the first picture.
+        self.prompter.tokens(&prompt).map_err(|error| refuse(error.to_string()))?;
+        Ok(Question::new(prompt, policy.temperature, policy.alpha))
+    }
+
+    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer> {
+        let tokens: Vec<Result<Tokens, Failure>> =
+            questions.iter().map(|question| self.tokens(question)).collect();
+        let prompts: Vec<&Tokens> = tokens.iter().filter_map(|tokens| tokens.as_ref().ok()).collect();
+        if prompts.is_empty() {
+            return tokens.into_iter().map(|tokens| Err(tokens.err().unwrap_or(Failure::TimedOut))).collect();
+        }
+        let mut logits = match self.logits(picture, &prompts, stop) {
+            Ok(logits) => logits.into_iter(),
+            Err(failure) => return vec![Err(failure); questions.len()],
+        };
+        let mut answer = |question: &Question, tokens: &Result<Tokens, Failure>| {
+            tokens.as_ref().map_err(Clone::clone)?;
+            let missing = || Failure::Runtime("fewer logits came back than prompts went in".to_owned());
+            let [yes, no] = logits.next().ok_or_else(missing)?;
+            calibrated(f64::from(yes), f64::from(no), question.temperature, question.alpha)
+        };
+        questions.iter().zip(&tokens).map(|(question, tokens)| answer(question, tokens)).collect::<Vec<_>>()
+    }
+}

@@ -1,0 +1,117 @@
+//! Recall: the first judgement stays, and nobody learns what others uploaded.
+
+use crate::store::judgements::{ensure_judge, insert, recall};
+use crate::store::testing::{hash, judgement, with_database};
+use crate::store::{StoreError, contents};
+use crate::verdict::{Background, Worst};
+
+#[tokio::test]
+async fn a_judgement_comes_back_as_it_was() {
+    with_database(async |db| {
+        let mut conn = db.service().await;
+        for judge in [7, 8] {
+            let id =
+                ensure_judge(&mut conn, &hash(judge), "classifier", "a", judge == 8).await.expect("known");
+            let again = ensure_judge(&mut conn, &hash(judge), "other", "b", false).await.expect("known");
+            assert_eq!(id, again);
+        }
+        let mut written =
+            vec![judgement(7, 1, 0.1), judgement(7, 2, 1.0), judgement(8, 1, f32::from_bits(1))];
+        written[1].worst = None;
+        written[2].worst =
+            Some(Worst { frame: u32::MAX, at_ms: 1 << 60, background: Some(Background::Black) });
+        insert(&mut conn, "p", &hash(9), &written).await.expect("inserts");
+        insert(&mut conn, "p", &hash(9), &[]).await.expect("nothing is no mistake");
+        let asked: Vec<_> = written.iter().map(|j| (j.judge_digest, j.question_hash)).collect();
+        let mut read = recall(&mut conn, "p", &hash(9), &asked).await.expect("recalls");
+        read.sort_by_key(|j| (j.judge_digest, j.question_hash));
+        assert_eq!(read, written);
+        // Only what was asked, once, and only for these bytes.
+        let doubled = [asked[0], asked[0], (hash(7), hash(99)), (hash(99), hash(1))];
+        assert_eq!(recall(&mut conn, "p", &hash(9), &doubled).await.expect("recalls"), written[..1]);
+        assert_eq!(recall(&mut conn, "p", &hash(10), &asked).await.expect("recalls"), []);
+        assert_eq!(recall(&mut conn, "p", &hash(9), &[]).await.expect("recalls"), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_judgement_stays() {
+    with_database(async |db| {
+        let store = db.store();
+        let mut conn = store.acquire().await.expect("connects");
+        ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
+        // Two uploads of the same bytes at once, in opposite order: neither fails, neither waits for ever.
+        let (mut one, mut two) = (store.begin().await.expect("begins"), store.begin().await.expect("begins"));
+        let first = [judgement(7, 1, 0.25), judgement(7, 2, 0.25)];
+        insert(&mut one, "p", &hash(9), &first).await.expect("inserts");
+        let second = async {
+            insert(&mut two, "p", &hash(9), &[judgement(7, 2, 0.75), judgement(7, 1, 0.75)]).await?;
+            crate::store::Store::commit(two).await
+        };
+        let commit = async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            crate::store::Store::commit(one).await
+        };
+        let (second, commit) = tokio::join!(second, commit);
+        second.expect("the second one is no error");
+        commit.expect("commits");
+        let read = recall(&mut conn, "p", &hash(9), &[(hash(7), hash(1)), (hash(7), hash(2))]).await;
+        assert_eq!(read.expect("recalls").iter().map(|j| j.probability).collect::<Vec<_>>(), [0.25, 0.25]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn recall_is_hidden_from_other_projects() {
+    with_database(async |db| {
+        let mut conn = db.service().await;
+        ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
+        insert(&mut conn, "mine", &hash(9), &[judgement(7, 1, 0.25), judgement(7, 2, 0.5)])
+            .await
+            .expect("inserts");
+        let asked = [(hash(7), hash(1)), (hash(7), hash(2))];
+        assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
+
+        // A verdict of its own for the same bytes, by an override or on another question, changes nothing.
+        let own = crate::store::testing::verdict("yours", crate::timestamp::now(), hash(9));
+        contents::upsert(&mut conn, &own.content, "image", None, own.created_at).await.expect("inserts");
+        let provenance = crate::store::verdicts::Provenance::default();
+        crate::store::verdicts::insert(&mut conn, &own, &provenance).await.expect("inserts");
+        assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
+
+        // Having had it judged does, for just that question; the first one's answer stands.
+        for _ in 0..2 {
+            insert(&mut conn, "yours", &hash(9), &[judgement(7, 2, 0.75)]).await.expect("inserts");
+        }
+        let read = recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls");
+        assert_eq!(read, [judgement(7, 2, 0.5)]);
+        let shares: i64 = sqlx::query_scalar("select count(*) from judgement_shares")
+            .fetch_one(&mut conn)
+            .await
+            .expect("counts");
+        assert_eq!(shares, 1, "a project's own needs none");
+        assert_eq!(recall(&mut conn, "mine", &hash(9), &asked).await.expect("recalls").len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_judge_and_no_probability_are_errors() {
+    with_database(async |db| {
+        let mut conn = db.service().await;
+        let refused = insert(&mut conn, "p", &hash(9), &[judgement(7, 1, 0.5)]).await;
+        assert!(matches!(refused, Err(StoreError::Inconsistent { table: "judges", .. })), "{refused:?}");
+        ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
+        for wrong in [f32::NAN, -0.1, 1.1, f32::INFINITY] {
+            let refused = insert(&mut conn, "p", &hash(9), &[judgement(7, 1, wrong)]).await;
+            assert!(matches!(refused, Err(StoreError::Unstorable { .. })), "{refused:?}");
+            // Neither would the table take it.
+            let sql = "insert into judgements (sha256, judge_id, question_hash, project, probability, runtime, device, at)
+                       values ($1, 1, $1, 'p', $2, '', '', now())";
+            let refused = sqlx::query(sql).bind(hash(9)).bind(wrong).execute(&mut conn).await;
+            assert_eq!(crate::store::testing::sqlstate(refused), "23514", "{wrong}");
+        }
+    })
+    .await;
+}
