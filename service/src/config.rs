@@ -110,6 +110,10 @@ pub struct Gate {
     /// How long one judge may take for one content before it counts as failed, in milliseconds.
     #[arg(long, env, default_value = "60000")]
     pub judge_timeout_ms: u64,
+    /// How long a judge's run may go on after it was told to stop before the judge counts as stuck and
+    /// fails at once, in milliseconds; one node of a large model on a slow CPU may take seconds.
+    #[arg(long, env, default_value = "5000")]
+    pub judge_stop_grace_ms: u64,
     /// Which originals are kept: `none`, `flagged` or `all`.
     #[arg(long, env, default_value = "flagged")]
     pub media_keep: KeepWhich,
