@@ -132,13 +132,7 @@ impl Installed {
         if !is_name(&name) {
             return Err(ModelError::Name { name });
         }
-        Ok(Self {
-            name,
-            kind: kind.name.to_owned(),
-            demo: checked.demo,
-            folder,
-            files: checked.files,
-        })
+        Ok(Self { name, kind: kind.name.to_owned(), demo: checked.demo, folder, files: checked.files })
     }
 
     /// Compares sizes and times, and hashes where a time differs.

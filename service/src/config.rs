@@ -89,6 +89,9 @@ pub struct Gate {
     /// Memory that all bodies under way may hold together, in bytes.
     #[arg(long, env, default_value = "536870912")]
     pub body_budget_bytes: u64,
+    /// Memory that all decoded pictures which wait for judges may hold together, in bytes.
+    #[arg(long, env, default_value = "1073741824")]
+    pub pictures_budget_bytes: u64,
     /// How long an upload may take to arrive, in milliseconds.
     #[arg(long, env, default_value = "30000")]
     pub body_timeout_ms: u64,
@@ -108,7 +111,7 @@ pub struct Gate {
     #[arg(long, env, default_value = "60000")]
     pub request_timeout_ms: u64,
     /// How long one judge may take for one content before it counts as failed, in milliseconds.
-    #[arg(long, env, default_value = "60000")]
+    #[arg(long, env, default_value = "30000")]
     pub judge_timeout_ms: u64,
     /// How long a judge's run may go on after it was told to stop before the judge counts as stuck and
     /// fails at once, in milliseconds; one node of a large model on a slow CPU may take seconds.
@@ -126,6 +129,43 @@ pub struct Gate {
     /// How long open requests may take to end at shutdown, in milliseconds.
     #[arg(long, env, default_value = "15000")]
     pub shutdown_grace_ms: u64,
+}
+
+impl Gate {
+    /// What no option alone can see.
+    pub fn faults(&self) -> Vec<String> {
+        const COUNT_MAX: usize = 65_536;
+        const DAYS_MAX: u32 = 36_500;
+        let mut faults = Vec::new();
+        let counts = [
+            ("in-flight-max", self.in_flight_max),
+            ("queue-max", self.queue_max),
+            ("connections-max", self.connections_max),
+            ("decoders", self.decoders.max(1)),
+        ];
+        for (name, count) in counts {
+            if !(1..=COUNT_MAX).contains(&count) {
+                faults.push(format!("`--{name} {count}`: expected 1 to {COUNT_MAX}"));
+            }
+        }
+        if self.media_keep_days > DAYS_MAX {
+            faults.push(format!("`--media-keep-days {}`: expected at most {DAYS_MAX}", self.media_keep_days));
+        }
+        if self.body_bytes_max == 0 || self.body_budget_bytes < self.body_bytes_max {
+            faults.push("`--body-budget-bytes` must hold at least one body of `--body-bytes-max`, and that be above 0".to_owned());
+        }
+        let times = [
+            ("judge-timeout-ms", self.judge_timeout_ms),
+            ("request-timeout-ms", self.request_timeout_ms),
+            ("body-timeout-ms", self.body_timeout_ms),
+        ];
+        for (name, ms) in times {
+            if !(1..=86_400_000).contains(&ms) {
+                faults.push(format!("`--{name} {ms}`: expected 1 to 86400000 (a day)"));
+            }
+        }
+        faults
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -165,8 +205,13 @@ pub fn environment(
     let Some(path) = file(args, &env) else { return Ok(env.into_iter().collect()) };
     let text =
         std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
-    let table: toml::Table =
-        text.parse().map_err(|source| FileError::Toml { path: path.clone(), source: Box::new(source) })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| FileError::Toml {
+        path: path.clone(),
+        line: error
+            .span()
+            .map_or(1, |span| text.get(..span.start).unwrap_or_default().lines().count().max(1)),
+        message: error.message().to_owned(),
+    })?;
     let known: Vec<String> = keys();
     for (key, value) in table {
         if !known.contains(&key) {

@@ -13,6 +13,9 @@ use crate::timestamp;
 /// Often enough that nothing piles up, seldom enough that nobody notices.
 const EVERY: Duration = Duration::from_secs(3600);
 
+/// The first turn comes soon, for a service that is restarted often.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// Rows or files a step; the next one follows at once while there are more.
 const BATCH: usize = 500;
 
@@ -31,11 +34,13 @@ impl Housekeeping {
     pub fn start(store: Store, originals: Keep) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
+            let mut wait = SETTLED;
             loop {
                 tokio::select! {
                     _ = stopped.changed() => return,
-                    () = tokio::time::sleep(EVERY) => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
+                wait = EVERY;
                 tokio::select! {
                     _ = stopped.changed() => return,
                     done = turn(&store, &originals) => {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use shieldgate_models::{Answer, Failure, Judge, JudgeCard, Probability, Question, Stop};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::media::View;
 use crate::verdict::Worst;
@@ -49,8 +49,26 @@ pub struct Scored {
 /// In the order of the questions.
 pub type Answers = Vec<Result<Scored, Failure>>;
 
+/// Decoded pictures, and their share of the memory that all of them together may hold: a job that nobody
+/// waits for any more holds it until the judge comes to it.
+#[derive(Debug)]
+pub struct Views {
+    pub views: Vec<View>,
+    pub memory: Option<OwnedSemaphorePermit>,
+}
+
+/// One judge as it is now, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct SeatNow<'a> {
+    pub name: &'a str,
+    pub queued: usize,
+    /// Smoothed duration of a run.
+    pub run: Duration,
+    pub stuck: bool,
+}
+
 struct Job {
-    views: Arc<[View]>,
+    views: Arc<Views>,
     questions: Vec<Question>,
     deadline: Instant,
     stop: Stop,
@@ -128,24 +146,30 @@ impl Scheduler {
 
     /// Names of the judges whose run was told to stop and has not ended.
     pub fn stuck(&self) -> Vec<&str> {
-        self.seats.iter().filter(|(_, seat)| self.is_stuck(seat)).map(|(name, _)| name.as_str()).collect()
+        self.seats().filter(|seat| seat.stuck).map(|seat| seat.name).collect()
     }
 
     fn is_stuck(&self, seat: &Seat) -> bool {
         seat.running.overdue().is_some_and(|overdue| overdue >= self.config.stop_grace)
     }
 
-    /// How long one more request would wait and run, from what was measured; at least a second.
-    pub fn expected_wait(&self) -> Duration {
-        let waits = self.seats.values().map(|seat| {
-            let queued = seat
+    pub fn seats(&self) -> impl Iterator<Item = SeatNow<'_>> {
+        self.seats.iter().map(|(name, seat)| SeatNow {
+            name,
+            queued: seat
                 .queue
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .as_ref()
-                .map_or(0, |queue| queue.max_capacity() - queue.capacity());
-            Duration::from_micros(seat.run_us.load(Ordering::Relaxed)).saturating_mul(queued as u32 + 1)
-        });
+                .map_or(0, |queue| queue.max_capacity() - queue.capacity()),
+            run: Duration::from_micros(seat.run_us.load(Ordering::Relaxed)),
+            stuck: self.is_stuck(seat),
+        })
+    }
+
+    /// How long one more request would wait and run, from what was measured; at least a second.
+    pub fn expected_wait(&self) -> Duration {
+        let waits = self.seats().map(|seat| seat.run.saturating_mul(seat.queued as u32 + 1));
         waits.max().unwrap_or_default().clamp(Duration::from_secs(1), Duration::from_secs(120))
     }
 
@@ -153,7 +177,7 @@ impl Scheduler {
     pub async fn ask(
         &self,
         name: &str,
-        views: Arc<[View]>,
+        views: Arc<Views>,
         questions: Vec<Question>,
         deadline: Instant,
     ) -> Result<Answers, Refused> {
@@ -254,7 +278,7 @@ fn work(judge: &dyn Judge, mut queue: mpsc::Receiver<Job>, running: &Running, ru
             continue;
         }
         let began = Instant::now();
-        let run = || views_judged(judge, &job.views, &job.questions, &job.stop);
+        let run = || views_judged(judge, &job.views.views, &job.questions, &job.stop);
         let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
             tracing::error!(judge = judge.card().name, "the judge panicked");
             vec![Err(panicked()); job.questions.len()]

@@ -80,6 +80,15 @@ pub struct JudgeAnswer {
     pub worst: Option<Worst>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ErrorNote>,
+    /// Where a recalled probability was computed, if not where the verdict was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub computed_on: Option<ComputedOn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComputedOn {
+    pub runtime: String,
+    pub device: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

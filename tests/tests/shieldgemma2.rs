@@ -44,8 +44,7 @@ async fn the_shipped_policies_are_judged_as_transformers_does() {
             let answered = answers.iter().find(|answer| answer["policy"] == policy).expect("is answered");
             let judges = answered["judges"].as_array().expect("judges");
             let judge = judges.iter().find(|judge| judge["name"] == "shieldgemma2").expect("was asked");
-            let (p, expected) =
-                (judge["probability"].as_f64(), run["alone"][policy]["probability"].as_f64());
+            let (p, expected) = (judge["probability"].as_f64(), run["alone"][policy]["probability"].as_f64());
             let (p, expected) = (p.expect("a number"), expected.expect("a number"));
             assert!((p - expected).abs() <= 1e-5, "{picture}, {policy}: {p} instead of {expected}");
         }

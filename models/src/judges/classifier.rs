@@ -151,7 +151,9 @@ impl Manifest {
         let mut seen = std::collections::HashSet::new();
         for label in &self.output.labels {
             if label.is_empty() || label.chars().any(char::is_control) || !seen.insert(label) {
-                return Err(format!("`output.labels`: {label:?} is empty, stands twice or has control characters"));
+                return Err(format!(
+                    "`output.labels`: {label:?} is empty, stands twice or has control characters"
+                ));
             }
         }
         for (policy, labels) in &self.policies {

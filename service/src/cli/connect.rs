@@ -16,6 +16,9 @@ use crate::timestamp;
 /// How long `serve` waits for a Postgres that is named and not there yet, as after a reboot of both.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a command waits for the service beside it to finish its start.
+const HANDOVER: Duration = Duration::from_secs(20);
+
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,12 @@ enum ConnectError {
         #[source]
         source: sqlx::Error,
     },
+    #[error("the database is not migrated to this version\n  hint: `shieldgate migrate`, as its owner")]
+    Behind,
+    #[error(
+        "the owner's URL is set and the service's is not\n  hint: set `DATABASE_URL` as well; only `migrate` can do with the owner's alone"
+    )]
+    OwnerAlone,
     #[error(
         "the database was last migrated by a newer shieldgate (migrations {0:?} are unknown to this one)\n  hint: run that version, or restore a backup from before"
     )]
@@ -46,36 +55,61 @@ pub(super) struct Connected {
     cluster: Option<Cluster>,
 }
 
-/// Who asks for the cluster: the service keeps it, a command uses it beside a running service or alone.
+/// Who asks: the service keeps a private cluster, a command uses it beside a running service or alone. A
+/// command changes no schema but that of a cluster which it started itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Service,
+    Migration,
     Command,
 }
 
 impl Connected {
     pub(super) async fn open(common: &Common, database: &Database, role: Role) -> Result<Self, Failed> {
-        let (owner, service, cluster) = match &database.database_url {
-            Some(url) => {
-                let service = options(url, "DATABASE_URL")?;
-                let owner = match &database.owner_database_url {
-                    Some(url) => options(url, "SHIELDGATE_OWNER_DATABASE_URL")?,
-                    None => service.clone(),
-                };
-                (owner, service, None)
-            }
-            None => {
+        let named = |url: &Option<String>, name| url.as_deref().map(|url| options(url, name)).transpose();
+        let service = named(&database.database_url, "DATABASE_URL")?;
+        let owner = named(&database.owner_database_url, "SHIELDGATE_OWNER_DATABASE_URL")?;
+        let (owner, service, cluster) = match (owner, service) {
+            (owner, Some(service)) => (owner.unwrap_or_else(|| service.clone()), service, None),
+            (Some(owner), None) if role == Role::Migration => (owner.clone(), owner, None),
+            (Some(_), None) => return Err(ConnectError::OwnerAlone.into()),
+            (None, None) => {
                 let cluster = private(common, role).await?;
                 (cluster.owner_options(), cluster.service_options(), Some(cluster))
             }
         };
         let connected = Self { store: store(service, database), cluster };
-        match connected.prepare(&owner, role).await {
+        let ours = connected.cluster.as_ref().is_some_and(Cluster::is_ours);
+        let prepared = if role == Role::Command && !ours {
+            connected.expect_current().await
+        } else {
+            connected.prepare(&owner, role).await
+        };
+        match prepared {
             Ok(()) => Ok(connected),
             Err(error) => {
                 connected.close().await;
                 Err(error)
             }
+        }
+    }
+
+    /// For commands: a look must not migrate what a running service of another version uses.
+    async fn expect_current(&self) -> Result<(), Failed> {
+        let until = tokio::time::Instant::now() + HANDOVER;
+        loop {
+            let mut conn = self.store.acquire().await?;
+            let error = match migrate::schema(&mut conn).await? {
+                Schema::Current => return Ok(()),
+                Schema::Empty | Schema::Behind(_) => ConnectError::Behind,
+                other => return Err(unfit(other).into()),
+            };
+            // The service beside us may be about to migrate its own cluster.
+            if self.cluster.is_none() || tokio::time::Instant::now() >= until {
+                return Err(error.into());
+            }
+            drop(conn);
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -99,9 +133,7 @@ impl Connected {
                 let migrated = migrate::migrate(owner, timestamp::now()).await?;
                 tracing::info!(service_role = migrated.service_role, "migrated the database");
             }
-            Schema::Ahead(unknown) => return Err(ConnectError::Ahead(unknown).into()),
-            Schema::Edited(version) => return Err(ConnectError::Edited(version).into()),
-            Schema::Broken(version) => return Err(ConnectError::Broken(version).into()),
+            other => return Err(unfit(other).into()),
         }
         if self.cluster.is_some() {
             migrate::let_service_log_in(&mut owner_conn).await?;
@@ -133,6 +165,16 @@ impl Connected {
     }
 }
 
+/// What a schema that is neither current nor to be migrated means.
+fn unfit(schema: Schema) -> ConnectError {
+    match schema {
+        Schema::Ahead(unknown) => ConnectError::Ahead(unknown),
+        Schema::Edited(version) => ConnectError::Edited(version),
+        Schema::Broken(version) => ConnectError::Broken(version),
+        Schema::Current | Schema::Empty | Schema::Behind(_) => ConnectError::Behind,
+    }
+}
+
 async fn private(common: &Common, role: Role) -> Result<Cluster, Failed> {
     let assets = Assets::find(common.assets.as_deref())?;
     std::fs::create_dir_all(&common.data_dir)?;
@@ -140,7 +182,7 @@ async fn private(common: &Common, role: Role) -> Result<Cluster, Failed> {
     let config = ClusterConfig::new(assets.postgres_binaries()?, data_dir);
     Ok(match role {
         Role::Service => Cluster::start(config).await?,
-        Role::Command => Cluster::attach_or_start(config).await?,
+        Role::Migration | Role::Command => Cluster::attach_or_start(config).await?,
     })
 }
 

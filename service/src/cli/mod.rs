@@ -67,6 +67,12 @@ pub fn main() -> ExitCode {
         // Prints help to stdout with 0, errors to stderr with 2.
         Err(error) => error.exit(),
     };
+    if let Command::Serve(config) = &cli.command {
+        let faults = config.gate.faults();
+        if !faults.is_empty() {
+            return output::failed(&*Failed::from(faults.join("\nerror: ")), 2);
+        }
+    }
     let common = cli.command.common();
     let filter = common.log.as_deref().unwrap_or(match cli.command {
         Command::Serve(_) => "info,ort=warn,sqlx=warn,actix_server=warn",

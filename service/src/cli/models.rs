@@ -88,7 +88,12 @@ impl Models {
                 // What can't be opened would stop the next start of the service.
                 judges::open(&runtime(&add.common)?, &model, media::PIPELINE_VERSION)?;
                 let record = model.save(&add.common.data_dir.join("models"))?;
-                output::line(format_args!("{} {} {}", model.name, model.kind, judges::digest(&model, media::PIPELINE_VERSION)?));
+                output::line(format_args!(
+                    "{} {} {}",
+                    model.name,
+                    model.kind,
+                    judges::digest(&model, media::PIPELINE_VERSION)?
+                ));
                 output::note(format_args!(
                     "recorded in `{}`; a running service opens it at its next start",
                     record.display()
@@ -96,7 +101,11 @@ impl Models {
             }
             ModelsCommand::Remove(remove) => {
                 if !Installed::forget(&remove.common.data_dir.join("models"), &remove.name)? {
-                    return Err(format!("no model `{}` was added\n  hint: `shieldgate models list`", remove.name).into());
+                    return Err(format!(
+                        "no model `{}` was added\n  hint: `shieldgate models list`",
+                        remove.name
+                    )
+                    .into());
                 }
                 output::note("forgotten; a running service keeps it until it is started anew");
             }
@@ -107,7 +116,8 @@ impl Models {
                         .iter()
                         .map(|model| {
                             let mut row = serde_json::to_value(model)?;
-                            row["digest"] = judges::digest(model, media::PIPELINE_VERSION)?.to_string().into();
+                            row["digest"] =
+                                judges::digest(model, media::PIPELINE_VERSION)?.to_string().into();
                             Ok(row)
                         })
                         .collect::<Result<Vec<_>, Failed>>()?;

@@ -10,11 +10,11 @@ use super::connect::{Connected, Role};
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::{Common, Database};
-use crate::policy::file::{self, FileFault};
-use crate::policy::lifecycle;
 use crate::media;
 use crate::policy::Policy;
 use crate::policy::active::ActivePolicy;
+use crate::policy::file::{self, FileFault};
+use crate::policy::lifecycle;
 use crate::store::policies::{Named, PolicyVersion, State};
 use crate::store::{self, Store};
 use crate::timestamp;
@@ -167,7 +167,8 @@ fn joined(faults: &[FileFault]) -> Failed {
 /// for their questions before it is activated, as the service does.
 fn askable(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
     let installed = super::models::all(common, &Assets::find(common.assets.as_deref())?)?;
-    let named = |name: &str| policies.iter().any(|policy| policy.judges.iter().any(|judge| judge.name == name));
+    let named =
+        |name: &str| policies.iter().any(|policy| policy.judges.iter().any(|judge| judge.name == name));
     let runtime = super::models::runtime(common)?;
     let opened = installed
         .iter()

@@ -126,6 +126,7 @@ async fn serve(
         keep: config.gate.media_keep,
         keep_for: Duration::from_secs(u64::from(config.gate.media_keep_days) * 86_400),
         decoders,
+        pictures_budget_bytes: config.gate.pictures_budget_bytes,
         runtime: runtime.version().to_owned(),
         device: runtime.device(),
         subject_key: subject_key(&config.common.data_dir)?,

@@ -92,6 +92,11 @@ impl Cluster {
         Self::keep(config, place, lock).await
     }
 
+    /// False where a service beside us keeps it.
+    pub fn is_ours(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// For a command: uses the cluster of the service that runs beside it, or starts it for as long
     /// as the command takes.
     pub async fn attach_or_start(config: ClusterConfig) -> Result<Self, ClusterError> {

@@ -146,7 +146,7 @@ impl Bodies {
 }
 
 impl Body {
-    /// The bytes, and the permit to hold for as long as they live.
+    /// The bytes, and their share of the budget.
     pub(super) fn into_parts(self) -> (Vec<u8>, Option<OwnedSemaphorePermit>) {
         (self.bytes, self.permits)
     }

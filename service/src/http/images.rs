@@ -15,7 +15,7 @@ use super::body::{Body, Form};
 use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
 use super::{State, peer, query};
-use crate::moderate::Submission;
+use crate::moderate::{Original, Submission};
 use crate::scheduler::Refused;
 use crate::verdict::Verdict;
 
@@ -89,9 +89,9 @@ pub(super) async fn moderate_image(
             retry_after: state.moderator.scheduler.expected_wait(),
         })
     })?;
-    let (bytes, _budget) = body.into_parts();
+    let (bytes, budget) = body.into_parts();
     let submission = Submission {
-        bytes: bytes.into(),
+        original: Original::new(bytes, budget),
         project: caller.project().to_owned(),
         route: "POST /v1/images",
         source: "upload",

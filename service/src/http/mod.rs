@@ -97,7 +97,8 @@ pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig
     })
     .on_connect(peer::remember)
     .workers(config.workers.max(1))
-    .max_connections(config.connections_max)
+    // The framework's bound is each worker's.
+    .max_connections(config.connections_max.div_ceil(config.workers.max(1)))
     .client_request_timeout(HEAD_TIMEOUT)
     .shutdown_timeout(config.shutdown_grace.as_secs().max(1))
     // Signals are ours: the scheduler, telemetry and Postgres must stop in their order.

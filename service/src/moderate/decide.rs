@@ -7,7 +7,9 @@ use shieldgate_models::{Failure, JudgeCard};
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::Scored;
 use crate::store::overrides::Override;
-use crate::verdict::{Action, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict};
+use crate::verdict::{
+    Action, ComputedOn, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict,
+};
 
 /// One judge's answer to one policy's question.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Answered<'a> {
     pub card: &'a JudgeCard,
     pub result: Result<Scored, Failure>,
     pub recalled: bool,
+    /// Where a recalled probability was computed, if elsewhere.
+    pub computed_on: Option<ComputedOn>,
 }
 
 /// A judge failed and the policy says that there is to be no verdict.
@@ -80,6 +84,7 @@ pub fn decide(active: &ActivePolicy, answers: Vec<Answered<'_>>) -> Result<Polic
             thresholds,
             worst,
             error,
+            computed_on: answer.computed_on,
         });
     }
     // A judge that did answer may be more severe than `on_error`: the worst counts here as anywhere.
@@ -246,7 +251,7 @@ mod tests {
     }
 
     fn answered(card: &JudgeCard, result: Result<Scored, Failure>) -> Answered<'_> {
-        Answered { card, result, recalled: false }
+        Answered { card, result, recalled: false, computed_on: None }
     }
 
     #[test]
@@ -309,7 +314,7 @@ mod tests {
     fn recalled_only_if_all_were() {
         let (a, b) = (card("a"), card("b"));
         let active = policy(OnError::Fail, &[("a", 0.5, 0.9), ("b", 0.5, 0.9)]);
-        let recalled = |card| Answered { card, result: scored(0.1), recalled: true };
+        let recalled = |card| Answered { card, result: scored(0.1), recalled: true, computed_on: None };
         let outcome = |answers| decide(&active, answers).expect("decided").outcome;
         assert_eq!(outcome(vec![recalled(&a), recalled(&b)]), Outcome::Recalled);
         assert_eq!(outcome(vec![recalled(&a), answered(&b, scored(0.1))]), Outcome::Judged);

@@ -22,21 +22,23 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shieldgate_models::{Failure, Probability, Question};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use self::decide::{Answered, Breach, Undecided};
 use self::record::Recording;
-use crate::media::{self, Limits, Looked, MediaError, View};
+use crate::media::{self, Limits, Looked, MediaError};
 use crate::policy::Modality;
 use crate::policy::active::ActivePolicy;
-use crate::scheduler::{Refused, Scheduler, Scored};
+use crate::scheduler::{Refused, Scheduler, Scored, Views};
 use crate::store::idempotency::Recorded;
 use crate::store::judgements::{self, Judgement};
 use crate::store::overrides::Override;
 use crate::store::{self, Store, StoreError, admission, verdicts};
 use crate::timestamp;
-use crate::verdict::{Action, Content, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict, Worst};
+use crate::verdict::{
+    Action, ComputedOn, Content, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict, Worst,
+};
 
 pub mod decide;
 pub mod policies;
@@ -47,7 +49,7 @@ pub use policies::PolicyCache;
 /// What is submitted; uploads, rescans and the OpenAI endpoint differ only in the values they fill in.
 #[derive(Debug)]
 pub struct Submission {
-    pub bytes: Arc<[u8]>,
+    pub original: Original,
     pub project: String,
     /// Where idempotency keys are scoped: `POST /v1/images`.
     pub route: &'static str,
@@ -65,6 +67,23 @@ pub struct Submission {
     pub idempotency_key: Option<String>,
     pub request_id: String,
     pub deadline: Instant,
+}
+
+/// The submitted bytes, and their share of the memory that all bodies together may hold; both live until
+/// the last one that works on them is done, also where nobody waits for the answer any more.
+#[derive(Debug, Clone)]
+pub struct Original(Arc<(Vec<u8>, Option<OwnedSemaphorePermit>)>);
+
+impl Original {
+    pub fn new(bytes: Vec<u8>, budget: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new((bytes, budget)))
+    }
+}
+
+impl AsRef<[u8]> for Original {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +159,8 @@ pub struct ModerateConfig {
     pub keep_for: Duration,
     /// Decodes at once.
     pub decoders: usize,
+    /// Memory that all decoded pictures which wait for judges may hold together.
+    pub pictures_budget_bytes: u64,
     /// `onnxruntime 1.32.0`.
     pub runtime: String,
     /// `cpu`.
@@ -154,7 +175,9 @@ pub struct Moderator {
     /// The policy sets in force, shared with the routes that change them.
     pub policies: Arc<PolicyCache>,
     originals: media::keep::Keep,
-    decoders: Semaphore,
+    decoders: Arc<Semaphore>,
+    /// In [`UNIT_BYTES`].
+    pictures: Arc<Semaphore>,
     config: ModerateConfig,
 }
 
@@ -163,6 +186,7 @@ pub struct Moderator {
 struct Found {
     result: Result<Scored, Failure>,
     recalled: bool,
+    computed_on: Option<ComputedOn>,
 }
 
 type Findings = HashMap<(String, store::Sha256), Found>;
@@ -175,14 +199,15 @@ impl Moderator {
         originals: media::keep::Keep,
         config: ModerateConfig,
     ) -> Self {
-        let decoders = Semaphore::new(config.decoders.max(1));
-        Self { store, scheduler, policies, originals, decoders, config }
+        let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
+        let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
+        Self { store, scheduler, policies, originals, decoders, pictures, config }
     }
 
     #[tracing::instrument(name = "moderate", skip_all, fields(project = submission.project, source = submission.source))]
     pub async fn moderate(&self, submission: Submission) -> Result<Verdict, ModerateError> {
         let now = timestamp::now();
-        let sha256 = self.hash(&submission.bytes).await?;
+        let sha256 = self.hash(&submission.original).await?;
         let fingerprint = submission.fingerprint(&sha256);
 
         let look = async {
@@ -209,8 +234,8 @@ impl Moderator {
             return Err(ModerateError::NothingJudged { reasons });
         }
 
-        let looked = self.look(&submission).await?;
-        let findings = self.recall_or_judge(&submission, &sha256, &plan, &looked.views).await?;
+        let (looked, views) = self.look(&submission).await?;
+        let findings = self.recall_or_judge(&submission, &sha256, &plan, views).await?;
         let judged = self.decide(&plan, &findings);
         let answers = match judged {
             Ok(answers) => answers,
@@ -227,6 +252,7 @@ impl Moderator {
         let kept = self.keep(&submission, &sha256, verdict.action, now).await?;
         let recording = Recording {
             verdict: &verdict,
+            requested: &requested,
             sha256,
             fingerprint,
             kept,
@@ -235,18 +261,15 @@ impl Moderator {
             subject: submission.subject.as_deref().map(|s| self.pseudonym(&submission.project, s)),
         };
         match self.store.in_time(recording.commit(&self.store, &submission)).await? {
-            Ok(recorded) => {
-                decide::check(&recorded, &requested)?;
-                Ok(recorded)
-            }
+            Ok(recorded) => Ok(recorded),
             Err(earlier) => self.replay(&submission, earlier, fingerprint).await,
         }
     }
 
-    async fn hash(&self, bytes: &Arc<[u8]>) -> Result<store::Sha256, ModerateError> {
+    async fn hash(&self, original: &Original) -> Result<store::Sha256, ModerateError> {
         // 20 MB take some 15 ms: too long for an async thread.
-        let bytes = Arc::clone(bytes);
-        tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into())
+        let original = original.clone();
+        tokio::task::spawn_blocking(move || Sha256::digest(original.as_ref()).into())
             .await
             .map_err(|_| ModerateError::DecoderGone)
     }
@@ -269,15 +292,30 @@ impl Moderator {
         verdict.ok_or(ModerateError::IdempotencyConflict)
     }
 
-    async fn look(&self, submission: &Submission) -> Result<Looked, ModerateError> {
+    /// What was found, and the pictures apart from it.
+    async fn look(&self, submission: &Submission) -> Result<(Looked, Arc<Views>), ModerateError> {
         let deadline = submission.deadline.into();
-        let permit = tokio::time::timeout_at(deadline, self.decoders.acquire())
+        let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.decoders).acquire_owned())
             .await
-            .map_err(|_| self.busy(Refused::Deadline))?;
-        let (bytes, limits) = (Arc::clone(&submission.bytes), self.config.limits);
-        let looked = tokio::task::spawn_blocking(move || media::look(&bytes, &limits)).await;
+            .map_err(|_| self.busy(Refused::Deadline))?
+            .map_err(|_| ModerateError::DecoderGone)?;
+        let (original, limits) = (submission.original.clone(), self.config.limits);
+        // The permit goes with the work, which goes on where the client has left.
+        let decode = move || (media::look(original.as_ref(), &limits), permit);
+        let (looked, permit) =
+            tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
+        let mut looked = looked?;
+        let views = std::mem::take(&mut looked.views);
+        let bytes: usize = views.iter().map(|view| view.picture.rgb().len()).sum();
+        // Nobody else decodes on this permit until there is room for what it made.
+        let room = units(bytes as u64).min(units(self.config.pictures_budget_bytes));
+        let room = Arc::clone(&self.pictures).acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX));
+        let memory = tokio::time::timeout_at(deadline, room)
+            .await
+            .map_err(|_| self.busy(Refused::Deadline))?
+            .map_err(|_| ModerateError::DecoderGone)?;
         drop(permit);
-        Ok(looked.map_err(|_| ModerateError::DecoderGone)??)
+        Ok((looked, Arc::new(Views { views, memory: Some(memory) })))
     }
 
     async fn recall_or_judge(
@@ -285,7 +323,7 @@ impl Moderator {
         submission: &Submission,
         sha256: &store::Sha256,
         plan: &Plan<'_>,
-        views: &[View],
+        views: Arc<Views>,
     ) -> Result<Findings, ModerateError> {
         let mut findings = Findings::new();
         let wanted: Vec<(&str, store::Sha256, &Question)> = plan
@@ -311,9 +349,10 @@ impl Moderator {
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();
             let found = on_record.iter().find(|j| j.judge_digest == digest && j.question_hash == hash);
-            match found.and_then(scored) {
-                Some(scored) => {
-                    findings.insert((name.to_owned(), hash), Found { result: Ok(scored), recalled: true });
+            match found.and_then(|judgement| Some((scored(judgement)?, self.elsewhere(judgement)))) {
+                Some((scored, computed_on)) => {
+                    let found = Found { result: Ok(scored), recalled: true, computed_on };
+                    findings.insert((name.to_owned(), hash), found);
                 }
                 None => {
                     let questions = missing.entry(name).or_default();
@@ -323,7 +362,6 @@ impl Moderator {
                 }
             }
         }
-        let views: Arc<[View]> = views.into();
         let asking = missing.into_iter().map(|(name, questions)| {
             let views = Arc::clone(&views);
             async move {
@@ -336,7 +374,7 @@ impl Moderator {
         for (name, questions, answers) in answered {
             for (question, result) in questions.into_iter().zip(answers) {
                 let key = (name.to_owned(), *question.hash.as_bytes());
-                findings.insert(key, Found { result, recalled: false });
+                findings.insert(key, Found { result, recalled: false, computed_on: None });
             }
         }
         Ok(findings)
@@ -353,11 +391,13 @@ impl Moderator {
                 let found = findings.get(&key).cloned().unwrap_or_else(|| Found {
                     result: Err(Failure::Runtime("the judge was not asked".to_owned())),
                     recalled: false,
+                    computed_on: None,
                 });
                 answered.push(Answered {
                     card: judge.card(),
                     result: found.result,
                     recalled: found.recalled,
+                    computed_on: found.computed_on,
                 });
             }
             answers.push(decide::decide(active, answered)?);
@@ -376,15 +416,17 @@ impl Moderator {
         now: OffsetDateTime,
     ) -> Verdict {
         let asked = policies.iter().any(|policy| policy.outcome != Outcome::Override);
+        let mut judges = policies.iter().flat_map(|policy| &policy.judges);
+        let scored = judges.any(|judge| judge.probability.is_some());
         let content = Content {
             sha256: hex(sha256),
             pdq: None,
             media_type: looked.media_type.to_owned(),
             width: looked.width,
             height: looked.height,
-            bytes: submission.bytes.len() as u64,
+            bytes: submission.original.as_ref().len() as u64,
             frames_total: looked.frames_total,
-            frames_scored: u32::from(asked),
+            frames_scored: u32::from(scored),
             trailing_bytes: looked.trailing_bytes,
         };
         let (action, raised) = decide::conclude(&policies, &content);
@@ -424,7 +466,7 @@ impl Moderator {
         if !wanted {
             return Ok(None);
         }
-        self.originals.put(sha256, Arc::clone(&submission.bytes)).await.map_err(ModerateError::Keep)?;
+        self.originals.put(sha256, submission.original.clone()).await.map_err(ModerateError::Keep)?;
         Ok(Some(store::contents::Kept {
             at: format!("media:{}", hex(sha256)),
             until: now + self.config.keep_for,
@@ -461,6 +503,11 @@ impl Moderator {
         mac.update(b"\0");
         mac.update(subject.as_bytes());
         mac.finalize().into_bytes().into()
+    }
+
+    fn elsewhere(&self, judgement: &Judgement) -> Option<ComputedOn> {
+        let here = judgement.runtime == self.config.runtime && judgement.device == self.config.device;
+        (!here).then(|| ComputedOn { runtime: judgement.runtime.clone(), device: judgement.device.clone() })
     }
 
     fn busy(&self, refused: Refused) -> ModerateError {
@@ -501,6 +548,13 @@ impl Submission {
         });
         Sha256::digest(crate::canonical::to_string(&request).as_bytes()).into()
     }
+}
+
+/// Granularity of the pictures' budget.
+const UNIT_BYTES: u64 = 64 * 1024;
+
+fn units(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX).clamp(1, u32::MAX as usize)
 }
 
 fn scored(judgement: &Judgement) -> Option<Scored> {

@@ -17,7 +17,7 @@ pub struct PolicyCache {
 }
 
 impl PolicyCache {
-    /// The set of `project` at `generation` or newer.
+    /// The set of `project` at `generation`, or at the one that has come since.
     pub async fn get(
         &self,
         store: &Store,
@@ -26,15 +26,13 @@ impl PolicyCache {
         generation: i64,
     ) -> Result<Arc<ActiveSet>, ModerateError> {
         let held = self.sets.read().unwrap_or_else(PoisonError::into_inner).get(project).cloned();
-        if let Some(set) = held.filter(|set| set.generation >= generation) {
+        // Equal and not newer: after a restore from a backup the counter begins lower.
+        if let Some(set) = held.filter(|set| set.generation == generation) {
             return Ok(set);
         }
         let set = Arc::new(load(store, scheduler, project).await?);
         let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-        let newest = sets.entry(project.to_owned()).or_insert_with(|| Arc::clone(&set));
-        if newest.generation < set.generation {
-            *newest = Arc::clone(&set);
-        }
+        sets.insert(project.to_owned(), Arc::clone(&set));
         Ok(set)
     }
 }

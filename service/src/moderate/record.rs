@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::decide::Undecided;
+use super::decide::{self, Undecided};
 use super::{ModerateError, Submission, hex};
 use crate::store::contents::Kept;
 use crate::store::idempotency::{Insertion, Key, Recorded};
@@ -16,6 +16,8 @@ use crate::verdict::{Outcome, Verdict};
 
 pub(super) struct Recording<'a> {
     pub(super) verdict: &'a Verdict,
+    /// Ids of the policies that were to be answered.
+    pub(super) requested: &'a [&'a str],
     pub(super) sha256: store::Sha256,
     pub(super) fingerprint: store::Sha256,
     pub(super) kept: Option<Kept>,
@@ -58,6 +60,7 @@ impl Recording<'_> {
         // Answered is what came back, so that answer and record cannot differ.
         let recorded = verdicts::by_id(conn, &verdict.project, verdict.id).await?;
         let recorded = recorded.ok_or_else(|| inconsistent(verdict.id, "it was not there when read back"))?;
+        decide::check(&recorded, self.requested)?;
         audit::append(conn, &entry(&recorded, submission)?).await?;
         Store::commit(transaction).await?;
         Ok(Ok(recorded))

@@ -145,6 +145,7 @@ pub(crate) fn answer(policy: &str, probability: f32) -> PolicyAnswer {
             thresholds,
             worst: Some(Worst { frame: 0, at_ms: 0, background: Some(Background::White) }),
             error: None,
+            computed_on: None,
         }],
         judges_not_run: Vec::new(),
         override_id: None,

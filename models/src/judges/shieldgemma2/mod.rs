@@ -19,7 +19,7 @@ use crate::judge::calibrated;
 use crate::judges::Kind;
 use crate::prompt::{Prompter, Tokens};
 use crate::runtime::{Runtime, failure, stoppable};
-use crate::{Answer, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
+use crate::{Answer, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
 
 mod decoder;
 mod pixels;
