@@ -99,8 +99,6 @@ pub struct Checked {
     pub name: Option<String>,
     pub demo: bool,
     pub files: Vec<FileRecord>,
-    /// Covers the files' digests and how this build turns them into answers.
-    pub digest: Digest,
 }
 
 /// The record of one model.
@@ -112,7 +110,6 @@ pub struct Installed {
     /// Absolute.
     pub folder: PathBuf,
     pub files: Vec<FileRecord>,
-    pub digest: Digest,
 }
 
 impl Installed {
@@ -141,7 +138,6 @@ impl Installed {
             demo: checked.demo,
             folder,
             files: checked.files,
-            digest: checked.digest,
         })
     }
 
@@ -176,6 +172,19 @@ impl Installed {
             path: self.folder.join(&recorded.path),
             why: format!("its SHA-256 is {}, {} now", recorded.sha256.hex(), now.sha256.hex()),
         })
+    }
+
+    /// Removes the record, never the model; false where there is none.
+    pub fn forget(models_dir: &Path, name: &str) -> Result<bool, ModelError> {
+        if !is_name(name) {
+            return Err(ModelError::Name { name: name.to_owned() });
+        }
+        let path = models_dir.join(format!("{name}.json"));
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(ModelError::Write { path, source }),
+        }
     }
 
     /// Writes the record; replaces one of the same name.

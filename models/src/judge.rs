@@ -155,10 +155,12 @@ pub(crate) fn calibrated(yes: f64, no: f64, temperature: f32, alpha: f32) -> Ans
     let (t, a) = (f64::from(temperature), f64::from(alpha));
     let (yes, no) = (yes / t, no / t);
     let p = if a == 0.0 {
-        // The same, without overflow.
         1.0 / (1.0 + (no - yes).exp())
     } else {
-        (yes.exp() + a) / (yes.exp() + no.exp() + 2.0 * a)
+        // Everything over the larger power, so that nothing overflows.
+        let top = yes.max(no);
+        let (yes, no, a) = ((yes - top).exp(), (no - top).exp(), a * (-top).exp());
+        if a.is_infinite() { 0.5 } else { (yes + a) / (yes + no + 2.0 * a) }
     };
     Probability::try_from(p as f32).map_err(|error| Failure::NotAProbability(error.to_string()))
 }

@@ -110,6 +110,10 @@ pub struct Gate {
     /// How long one judge may take for one content before it counts as failed, in milliseconds.
     #[arg(long, env, default_value = "60000")]
     pub judge_timeout_ms: u64,
+    /// How long a judge's run may go on after it was told to stop before the judge counts as stuck and
+    /// fails at once, in milliseconds; one node of a large model on a slow CPU may take seconds.
+    #[arg(long, env, default_value = "5000")]
+    pub judge_stop_grace_ms: u64,
     /// Which originals are kept: `none`, `flagged` or `all`.
     #[arg(long, env, default_value = "flagged")]
     pub media_keep: KeepWhich,
@@ -132,12 +136,9 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    #[error("configuration file `{}` is no TOML", path.display())]
-    Toml {
-        path: PathBuf,
-        #[source]
-        source: Box<toml::de::Error>,
-    },
+    /// Without the line itself: it may hold a password.
+    #[error("configuration file `{}`, line {line}: {message}", path.display())]
+    Toml { path: PathBuf, line: usize, message: String },
     #[error("configuration file `{}`: `{key}` is no option{}", path.display(), similar(suggestion.as_deref()))]
     Unknown { path: PathBuf, key: String, suggestion: Option<String> },
     #[error("configuration file `{}`: `{key}` must be a text, a number or true/false", path.display())]
@@ -156,6 +157,8 @@ pub fn environment(
 ) -> Result<Vec<(OsString, OsString)>, FileError> {
     let mut env: BTreeMap<OsString, OsString> = env.collect();
     // `DATABASE_URL` stands for the option as the environment has it; the file comes beneath.
+    // Set but empty, as compose files write it, means not set.
+    env.retain(|name, value| !(value.is_empty() && name.to_string_lossy().ends_with("DATABASE_URL")));
     if let Some(url) = env.get(&OsString::from("DATABASE_URL")).cloned() {
         env.entry("SHIELDGATE_DATABASE_URL".into()).or_insert(url);
     }
@@ -183,7 +186,7 @@ pub fn environment(
     Ok(env.into_iter().collect())
 }
 
-/// Every key of the file.
+/// Every key of the file: those of `serve`, and of the commands that have some of their own.
 pub fn keys() -> Vec<String> {
     use conf::introspection::ProgramOptionMeta as _;
     let env_forms: Vec<String> = Serve::program_options()
@@ -194,6 +197,7 @@ pub fn keys() -> Vec<String> {
         .filter_map(|form| form.strip_prefix("SHIELDGATE_"))
         .filter(|form| *form != "CONFIG")
         .map(str::to_lowercase)
+        .chain(["project", "name", "scopes"].map(str::to_owned))
         .collect()
 }
 

@@ -4,11 +4,12 @@
 //! queue when its deadline passes is answered [`Refused::Deadline`] (503), for the service is too slow,
 //! not the judge. The judge's own time covers the run: past it the run is told to stop and the answer is
 //! [`Failure::TimedOut`], which is for the policy's `on_error`. A run that does not end even then is left
-//! alone, and the judge answers [`Failure::TimedOut`] at once until its thread comes back.
+//! alone, and the judge answers [`Failure::TimedOut`] at once until its thread comes back. It is all the
+//! same why the run was told to stop: a client that left counts like a judge's time that was up.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use shieldgate_models::{Answer, Failure, Judge, JudgeCard, Probability, Question, Stop};
@@ -53,6 +54,7 @@ struct Job {
     questions: Vec<Question>,
     deadline: Instant,
     stop: Stop,
+    told: Told,
     /// Told when the run begins, so that waiting and running are timed apart.
     began: oneshot::Sender<()>,
     answer: oneshot::Sender<Result<Answers, Refused>>,
@@ -61,11 +63,32 @@ struct Job {
 struct Seat {
     judge: Arc<dyn Judge>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
-    /// Raised while a run that was told to stop has not ended.
-    stuck: Arc<AtomicBool>,
+    running: Running,
     /// Smoothed duration of a run in microseconds; 0 before the first.
     run_us: Arc<AtomicU64>,
 }
+
+/// When a run was told to stop.
+type Told = Arc<OnceLock<Instant>>;
+
+/// The run under way on a judge's thread.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<Option<Told>>>);
+
+impl Running {
+    fn set(&self, run: Option<Told>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = run;
+    }
+
+    /// For how long it has been going on after it was told to stop.
+    fn overdue(&self) -> Option<Duration> {
+        let run = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        run.as_ref()?.get().map(Instant::elapsed)
+    }
+}
+
+/// How often those who wait for a judge look whether it is stuck.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// All judges of this process.
 pub struct Scheduler {
@@ -81,16 +104,16 @@ impl Scheduler {
         for judge in judges {
             let judge: Arc<dyn Judge> = judge.into();
             let (sender, receiver) = mpsc::channel(config.queue_max.max(1));
-            let stuck = Arc::new(AtomicBool::new(false));
+            let running = Running::default();
             let run_us = Arc::new(AtomicU64::new(0));
             let (name, at, us) = (judge.card().name.clone(), Arc::clone(&judge), Arc::clone(&run_us));
-            let unstuck = Arc::clone(&stuck);
+            let run = running.clone();
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("judge {name}"))
-                    .spawn(move || work(&*at, receiver, &unstuck, &us))?,
+                    .spawn(move || work(&*at, receiver, &run, &us))?,
             );
-            seats.insert(name, Seat { judge, queue: Mutex::new(Some(sender)), stuck, run_us });
+            seats.insert(name, Seat { judge, queue: Mutex::new(Some(sender)), running, run_us });
         }
         Ok(Self { seats, threads: Mutex::new(threads), config })
     }
@@ -105,8 +128,11 @@ impl Scheduler {
 
     /// Names of the judges whose run was told to stop and has not ended.
     pub fn stuck(&self) -> Vec<&str> {
-        let stuck = |seat: &Seat| seat.stuck.load(Ordering::SeqCst);
-        self.seats.iter().filter(|(_, seat)| stuck(seat)).map(|(name, _)| name.as_str()).collect()
+        self.seats.iter().filter(|(_, seat)| self.is_stuck(seat)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn is_stuck(&self, seat: &Seat) -> bool {
+        seat.running.overdue().is_some_and(|overdue| overdue >= self.config.stop_grace)
     }
 
     /// How long one more request would wait and run, from what was measured; at least a second.
@@ -137,36 +163,39 @@ impl Scheduler {
             let gone = Failure::Runtime(format!("judge `{name}` is not installed"));
             return Ok(vec![Err(gone); count]);
         };
-        if seat.stuck.load(Ordering::SeqCst) {
+        if self.is_stuck(seat) {
             return timed_out(count);
         }
-        let (began, has_begun) = oneshot::channel();
+        let (began, mut has_begun) = oneshot::channel();
         let (answer, mut answered) = oneshot::channel();
         // Raised when this future is dropped as well: nobody waits for the run any more.
-        let stop = RaiseOnDrop(Stop::default());
-        let job = Job { views, questions, deadline, stop: stop.0.clone(), began, answer };
+        let stop = RaiseOnDrop { stop: Stop::default(), told: Told::default() };
+        let (raised, told) = (stop.stop.clone(), Arc::clone(&stop.told));
+        let job = Job { views, questions, deadline, stop: raised, told, began, answer };
         let queue = seat.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match queue.ok_or(Refused::ShuttingDown)?.try_send(job) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(Refused::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(Refused::ShuttingDown),
         }
-        match tokio::time::timeout_at(deadline.into(), has_begun).await {
-            Err(_) => return Err(Refused::Deadline),
-            // The thread dropped the job without beginning it: its answer says why.
-            Ok(Err(_)) => return answered.await.unwrap_or(Err(Refused::Deadline)),
-            Ok(Ok(())) => {}
+        loop {
+            tokio::select! {
+                begun = &mut has_begun => match begun {
+                    Ok(()) => break,
+                    // The thread dropped the job without beginning it: its answer says why.
+                    Err(_) => return answered.await.unwrap_or(Err(Refused::Deadline)),
+                },
+                () = tokio::time::sleep_until(deadline.into()) => return Err(Refused::Deadline),
+                // The run before it may turn out to be stuck.
+                () = tokio::time::sleep(LOOK) => if self.is_stuck(seat) { return timed_out(count) },
+            }
         }
         if let Ok(answer) = tokio::time::timeout(self.config.judge_timeout, &mut answered).await {
             return answer.unwrap_or_else(|_| Ok(vec![Err(panicked()); count]));
         }
-        stop.0.raise();
+        stop.raise();
         if tokio::time::timeout(self.config.stop_grace, &mut answered).await.is_err() {
             tracing::error!(judge = name, "a run did not end when told to stop; the judge counts as stuck");
-            seat.stuck.store(true, Ordering::SeqCst);
-            if answered.try_recv().is_ok() {
-                seat.stuck.store(false, Ordering::SeqCst);
-            }
         }
         timed_out(count)
     }
@@ -190,16 +219,26 @@ fn panicked() -> Failure {
     Failure::Runtime("the judge panicked".to_owned())
 }
 
-struct RaiseOnDrop(Stop);
+struct RaiseOnDrop {
+    stop: Stop,
+    told: Told,
+}
+
+impl RaiseOnDrop {
+    fn raise(&self) {
+        self.told.get_or_init(Instant::now);
+        self.stop.raise();
+    }
+}
 
 impl Drop for RaiseOnDrop {
     fn drop(&mut self) {
-        self.0.raise();
+        self.raise();
     }
 }
 
 /// The judge's thread.
-fn work(judge: &dyn Judge, mut queue: mpsc::Receiver<Job>, stuck: &AtomicBool, run_us: &AtomicU64) {
+fn work(judge: &dyn Judge, mut queue: mpsc::Receiver<Job>, running: &Running, run_us: &AtomicU64) {
     while let Some(job) = queue.blocking_recv() {
         if job.answer.is_closed() || job.stop.is_raised() {
             continue;
@@ -209,7 +248,9 @@ fn work(judge: &dyn Judge, mut queue: mpsc::Receiver<Job>, stuck: &AtomicBool, r
             drop(job.answer.send(Err(Refused::Deadline)));
             continue;
         }
+        running.set(Some(job.told));
         if job.began.send(()).is_err() {
+            running.set(None);
             continue;
         }
         let began = Instant::now();
@@ -221,9 +262,8 @@ fn work(judge: &dyn Judge, mut queue: mpsc::Receiver<Job>, stuck: &AtomicBool, r
         let took = began.elapsed().as_micros().min(u128::from(u64::MAX)) as u64;
         let before = run_us.load(Ordering::Relaxed);
         run_us.store(if before == 0 { took } else { (before * 7 + took) / 8 }, Ordering::Relaxed);
-        // In this order: whoever counts the judge as stuck looks for the answer afterwards.
+        running.set(None);
         drop(job.answer.send(Ok(answers)));
-        stuck.store(false, Ordering::SeqCst);
     }
 }
 

@@ -60,6 +60,23 @@ pub struct Metrics {
     failures: Counter<u64>,
     judgements: Counter<u64>,
     connections: Gauge<u64>,
+    queued: Gauge<u64>,
+    run: Gauge<f64>,
+    stuck: Gauge<u64>,
+}
+
+/// A client's own word is no label: made-up methods would fill the table of series.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 impl Metrics {
@@ -96,6 +113,19 @@ impl Metrics {
                 .u64_gauge("shieldgate_database_connections")
                 .with_description("Connections to Postgres, by state")
                 .build(),
+            queued: meter
+                .u64_gauge("shieldgate_judge_queue")
+                .with_description("Submissions waiting for a judge")
+                .build(),
+            run: meter
+                .f64_gauge("shieldgate_judge_run")
+                .with_unit("s")
+                .with_description("How long a judge takes for one content, smoothed")
+                .build(),
+            stuck: meter
+                .u64_gauge("shieldgate_judge_stuck")
+                .with_description("1 while a run that was told to stop has not ended")
+                .build(),
             registry,
             _provider: provider,
         })
@@ -103,12 +133,25 @@ impl Metrics {
 
     pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         let labels = [
-            KeyValue::new("method", method.as_str().to_owned()),
+            KeyValue::new("method", known(method)),
             KeyValue::new("route", route.to_owned()),
             KeyValue::new("status", i64::from(status.as_u16())),
         ];
         self.requests.add(1, &labels);
         self.duration.record(took.as_secs_f64(), &labels[..2]);
+    }
+
+    /// What stands in judges' queues, and how long their runs take.
+    pub fn judges(&self, name: &str, queued: usize, run: Duration, stuck: bool) {
+        let judge = [KeyValue::new("judge", name.to_owned())];
+        self.queued.record(queued as u64, &judge);
+        self.run.record(run.as_secs_f64(), &judge);
+        self.stuck.record(u64::from(stuck), &judge);
+    }
+
+    /// A submission that was turned away before it was looked at.
+    pub fn turned_away(&self, reason: &'static str) {
+        self.failures.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     pub fn moderated(&self, outcome: &Result<Verdict, ModerateError>) {

@@ -33,6 +33,7 @@ pub const KIND: Kind = Kind {
     looks_like: "`judge.yaml` beside an ONNX file (an image classifier)",
     recognises: |folder| folder.join(MANIFEST).is_file(),
     check,
+    method: || format!("v{VERSION}"),
     open: |runtime, folder, card| Ok(Box::new(Classifier::open(runtime, folder, card)?)),
 };
 
@@ -147,6 +148,12 @@ impl Manifest {
         if numbers.into_iter().any(|number| !number.is_finite()) || self.input.std.contains(&0.0) {
             return Err("`input.scale`, `mean` and `std` must be finite, and `std` not zero".to_owned());
         }
+        let mut seen = std::collections::HashSet::new();
+        for label in &self.output.labels {
+            if label.is_empty() || label.chars().any(char::is_control) || !seen.insert(label) {
+                return Err(format!("`output.labels`: {label:?} is empty, stands twice or has control characters"));
+            }
+        }
         for (policy, labels) in &self.policies {
             if labels.is_empty() {
                 return Err(format!("`policies.{policy}` names no label"));
@@ -176,13 +183,7 @@ fn check(folder: &Path) -> Result<Checked, ModelError> {
         return Err(ModelError::broken(&folder.join(&manifest.model.file), reason));
     }
     let described = FileRecord::of(folder, MANIFEST)?;
-    let covered = format!("classifier v{VERSION}\0{}\0{}", described.sha256.hex(), model.sha256.hex());
-    Ok(Checked {
-        name: Some(manifest.name),
-        demo: manifest.demo,
-        files: vec![described, model],
-        digest: Digest::of(covered.as_bytes()),
-    })
+    Ok(Checked { name: Some(manifest.name), demo: manifest.demo, files: vec![described, model] })
 }
 
 pub struct Classifier {
@@ -275,7 +276,10 @@ impl Classifier {
         let asked = question.asked.split('\n').collect::<Vec<_>>();
         let of_label = |label: &String| asked.contains(&label.as_str());
         let matching = self.manifest.output.labels.iter().zip(scores).filter(|(label, _)| of_label(label));
-        let scores = matching.map(|(_, score)| *score);
+        let mut scores = matching.map(|(_, score)| *score).peekable();
+        if scores.peek().is_none() {
+            return Err(Failure::Runtime("the question names no label of this model".to_owned()));
+        }
         // Exclusive labels add up; of independent ones the likeliest decides. NaN passes through
         // `sum`, but not through `max`: so it is looked for first.
         let p = match self.manifest.output.activation {

@@ -18,6 +18,9 @@ pub struct Kind {
     pub recognises: fn(&Path) -> bool,
     /// Reads and checks everything in the folder, and hashes the files it will read later.
     pub check: fn(&Path) -> Result<Checked, ModelError>,
+    /// How this build turns the files into answers: graph builder, preprocessing, precision. Raised with
+    /// every change that may change an answer.
+    pub method: fn() -> String,
     pub open: Open,
 }
 
@@ -25,30 +28,36 @@ type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelE
 
 pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
 
-/// Opens an installed model. `pipeline` names the media pipeline's version: it is part of the
-/// judge's digest, so that a fixed decoder never serves old answers.
+/// Opens an installed model. `pipeline` names the media pipeline's version.
 pub fn open(
     runtime: &Arc<Runtime>,
     installed: &Installed,
     pipeline: &str,
 ) -> Result<Box<dyn Judge>, ModelError> {
-    let kind = KINDS
-        .iter()
-        .find(|kind| kind.name == installed.kind)
-        .ok_or_else(|| ModelError::UnknownKind { kind: installed.kind.clone() })?;
+    let kind = kind_of(installed)?;
     installed.check_unchanged()?;
     let card = JudgeCard {
         name: installed.name.clone(),
         kind: kind.name,
-        digest: digest(installed, pipeline),
+        digest: digest(installed, pipeline)?,
         demo: installed.demo,
     };
     (kind.open)(runtime, &installed.folder, card)
 }
 
-/// The digest that verdicts name: what the model's record covers, and the media pipeline before it.
-pub fn digest(installed: &Installed, pipeline: &str) -> Digest {
-    let covered =
-        format!("shieldgate judge v1\0{}\0{}\0{pipeline}", installed.kind, installed.digest.hex());
-    Digest::of(covered.as_bytes())
+/// The digest that verdicts name, over the model's files, this build's way with them and the media
+/// pipeline before it: made anew by every build, so that neither a mended graph nor a mended decoder
+/// serves old answers.
+pub fn digest(installed: &Installed, pipeline: &str) -> Result<Digest, ModelError> {
+    let kind = kind_of(installed)?;
+    let mut covered = format!("shieldgate judge v1\0{}\0{}\0{pipeline}", kind.name, (kind.method)());
+    for file in &installed.files {
+        covered.push_str(&format!("\0{}\0{}", file.path.display(), file.sha256.hex()));
+    }
+    Ok(Digest::of(covered.as_bytes()))
+}
+
+fn kind_of(installed: &Installed) -> Result<&'static Kind, ModelError> {
+    let known = KINDS.iter().find(|kind| kind.name == installed.kind);
+    known.ok_or_else(|| ModelError::UnknownKind { kind: installed.kind.clone() })
 }

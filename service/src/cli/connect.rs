@@ -16,6 +16,8 @@ use crate::timestamp;
 /// How long `serve` waits for a Postgres that is named and not there yet, as after a reboot of both.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
     #[error("`{name}` is no Postgres URL\n  hint: postgres://user:password@host:5432/database")]
@@ -121,7 +123,10 @@ impl Connected {
     }
 
     pub(super) async fn close(self) {
-        self.store.close().await;
+        // What is still on loan belongs to requests that were given up; Postgres ends it with itself.
+        if tokio::time::timeout(CLOSE_PATIENCE, self.store.close()).await.is_err() {
+            tracing::warn!("some database connections were still in use");
+        }
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }

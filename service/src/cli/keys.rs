@@ -1,6 +1,7 @@
 //! `shieldgate keys create|list|revoke`.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use conf::{Conf, Subcommands};
 use serde::Serialize;
@@ -39,14 +40,14 @@ struct Create {
     #[conf(flatten)]
     database: Database,
     /// What the key is for; the audit log names it.
-    #[arg(long)]
-    name: String,
+    #[arg(long, env = "SHIELDGATE_NAME")]
+    name: Name,
     /// What it may do, separated by commas: moderate, read, review, admin.
-    #[arg(long)]
-    scopes: String,
+    #[arg(long, env = "SHIELDGATE_SCOPES")]
+    scopes: Scopes,
     /// The project it belongs to.
-    #[arg(long, default_value = "default")]
-    project: String,
+    #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
+    project: Name,
 }
 
 #[derive(Conf)]
@@ -56,8 +57,8 @@ struct List {
     #[conf(flatten)]
     database: Database,
     /// Of one project only.
-    #[arg(long)]
-    project: Option<String>,
+    #[arg(long, env = "SHIELDGATE_PROJECT")]
+    project: Option<Name>,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -73,8 +74,8 @@ struct Revoke {
     #[arg(pos)]
     id: Uuid,
     /// The project it belongs to.
-    #[arg(long, default_value = "default")]
-    project: String,
+    #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
+    project: Name,
 }
 
 #[derive(Serialize)]
@@ -102,17 +103,17 @@ impl Keys {
     pub(super) async fn run(self) -> Result<ExitCode, Failed> {
         match self.command {
             KeysCommand::Create(create) => {
-                let scopes = scopes(&create.scopes)?;
-                named(&create.name, "name", 64)?;
-                named(&create.project, "project", 64)?;
                 let connected = Connected::open(&create.common, &create.database, Role::Command).await?;
-                let made = make(&connected.store, &create, scopes).await;
+                let made = make(&connected.store, &create).await;
                 connected.close().await;
-                output::line(made?);
+                let (id, key) = made?;
+                output::secret(&key).map_err(|error| {
+                    format!("key `{id}` was made, but could not be printed ({error})\n  hint: `shieldgate keys revoke {id}`, and make another")
+                })?;
             }
             KeysCommand::List(list) => {
                 let connected = Connected::open(&list.common, &list.database, Role::Command).await?;
-                let found = listed(&connected.store, list.project.as_deref()).await;
+                let found = listed(&connected.store, list.project.as_ref().map(|name| name.0.as_str())).await;
                 connected.close().await;
                 show(&found?, list.json)?;
             }
@@ -121,7 +122,7 @@ impl Keys {
                 let done = end(&connected.store, &revoke).await;
                 connected.close().await;
                 let key = done?.ok_or_else(|| {
-                    format!("project `{}` has no key `{}` that is not revoked", revoke.project, revoke.id)
+                    format!("project `{}` has no key `{}` that is not revoked", revoke.project.0, revoke.id)
                 })?;
                 output::note(format_args!("revoked key `{}`", key.name));
             }
@@ -130,38 +131,55 @@ impl Keys {
     }
 }
 
-fn scopes(text: &str) -> Result<Vec<String>, String> {
-    let mut scopes = Vec::new();
-    for word in text.split(',') {
-        let word = word.trim().parse::<Scope>()?.word().to_owned();
-        if !scopes.contains(&word) {
-            scopes.push(word);
+/// Wrong ones are wrong use, so they are refused with the other options.
+#[derive(Debug, Clone)]
+struct Scopes(Vec<String>);
+
+impl FromStr for Scopes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut scopes = Vec::new();
+        for word in text.split(',') {
+            let word = word.trim().parse::<Scope>()?.word().to_owned();
+            if !scopes.contains(&word) {
+                scopes.push(word);
+            }
         }
+        Ok(Self(scopes))
     }
-    Ok(scopes)
 }
 
 /// Names end up in logs, the audit log and addresses.
-fn named(text: &str, what: &str, bytes_max: usize) -> Result<(), String> {
-    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
-    if !text.is_empty() && text.len() <= bytes_max && text.bytes().all(good) {
-        return Ok(());
+#[derive(Debug, Clone)]
+struct Name(String);
+
+const NAME_BYTES_MAX: usize = 64;
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+        if !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(good) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("`{text}` is no name: use 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, `.` and `@`"))
     }
-    Err(format!("`{text}` is no {what}: use 1 to {bytes_max} letters, digits, `-`, `_`, `.` and `@`"))
 }
 
-async fn make(store: &Store, create: &Create, scopes: Vec<String>) -> Result<String, Failed> {
+async fn make(store: &Store, create: &Create) -> Result<(Uuid, String), Failed> {
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random)?;
     let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let key = format!("{KEY_PREFIX}{secret}");
     let row = ApiKey {
         id: Uuid::now_v7(),
-        project: create.project.clone(),
-        name: create.name.clone(),
+        project: create.project.0.clone(),
+        name: create.name.0.clone(),
         prefix: key.chars().take(KEY_PREFIX.len() + 6).collect(),
         hash: Sha256::digest(key.as_bytes()).into(),
-        scopes,
+        scopes: create.scopes.0.clone(),
         created_at: timestamp::now(),
         revoked_at: None,
     };
@@ -169,7 +187,7 @@ async fn make(store: &Store, create: &Create, scopes: Vec<String>) -> Result<Str
     keys::create(&mut transaction, &row).await?;
     audit::append(&mut transaction, &entry(&row, "key.created")).await?;
     Store::commit(transaction).await?;
-    Ok(key)
+    Ok((row.id, key))
 }
 
 async fn listed(store: &Store, project: Option<&str>) -> Result<Vec<ApiKey>, Failed> {
@@ -179,7 +197,7 @@ async fn listed(store: &Store, project: Option<&str>) -> Result<Vec<ApiKey>, Fai
 
 async fn end(store: &Store, revoke: &Revoke) -> Result<Option<ApiKey>, Failed> {
     let mut transaction = store.begin().await?;
-    let revoked = keys::revoke(&mut transaction, &revoke.project, revoke.id, timestamp::now()).await?;
+    let revoked = keys::revoke(&mut transaction, &revoke.project.0, revoke.id, timestamp::now()).await?;
     if let Some(key) = &revoked {
         audit::append(&mut transaction, &entry(key, "key.revoked")).await?;
     }

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use conf::{Conf, Subcommands};
 use shieldgate_models::installed::Installed;
-use shieldgate_models::{Digest, judges};
+use shieldgate_models::judges;
+use shieldgate_models::runtime::{DeviceChoice, Runtime};
 
 use super::{Failed, output};
 use crate::assets::Assets;
@@ -20,8 +22,10 @@ pub(super) struct Models {
 
 #[derive(Subcommands)]
 enum ModelsCommand {
-    /// Check a model's folder and record it; its weights are read where they lie.
+    /// Check a model's folder, open it once and record it; its weights are read where they lie.
     Add(Add),
+    /// Forget a model that was added; its folder stays as it is.
+    Remove(Remove),
     /// List the models that came with the build and those that were added.
     List(List),
     /// Hash every file again and compare with the record.
@@ -38,6 +42,15 @@ struct Add {
     /// The name policies call it by; what the folder says where absent.
     #[arg(long)]
     name: Option<String>,
+}
+
+#[derive(Conf)]
+struct Remove {
+    #[conf(flatten)]
+    common: Common,
+    /// The model's name.
+    #[arg(pos)]
+    name: String,
 }
 
 #[derive(Conf)]
@@ -62,6 +75,7 @@ impl Models {
     pub(super) fn common(&self) -> &Common {
         match &self.command {
             ModelsCommand::Add(it) => &it.common,
+            ModelsCommand::Remove(it) => &it.common,
             ModelsCommand::List(it) => &it.common,
             ModelsCommand::Verify(it) => &it.common,
         }
@@ -71,12 +85,20 @@ impl Models {
         match self.command {
             ModelsCommand::Add(add) => {
                 let model = Installed::check(&add.folder, add.name.as_deref())?;
+                // What can't be opened would stop the next start of the service.
+                judges::open(&runtime(&add.common)?, &model, media::PIPELINE_VERSION)?;
                 let record = model.save(&add.common.data_dir.join("models"))?;
-                output::line(format_args!("{} {} {}", model.name, model.kind, judge_digest(&model)));
+                output::line(format_args!("{} {} {}", model.name, model.kind, judges::digest(&model, media::PIPELINE_VERSION)?));
                 output::note(format_args!(
                     "recorded in `{}`; a running service opens it at its next start",
                     record.display()
                 ));
+            }
+            ModelsCommand::Remove(remove) => {
+                if !Installed::forget(&remove.common.data_dir.join("models"), &remove.name)? {
+                    return Err(format!("no model `{}` was added\n  hint: `shieldgate models list`", remove.name).into());
+                }
+                output::note("forgotten; a running service keeps it until it is started anew");
             }
             ModelsCommand::List(list) => {
                 let found = all(&list.common, &Assets::find(list.common.assets.as_deref())?)?;
@@ -85,27 +107,28 @@ impl Models {
                         .iter()
                         .map(|model| {
                             let mut row = serde_json::to_value(model)?;
-                            row["digest"] = judge_digest(model).to_string().into();
+                            row["digest"] = judges::digest(model, media::PIPELINE_VERSION)?.to_string().into();
                             Ok(row)
                         })
-                        .collect::<Result<Vec<_>, serde_json::Error>>()?;
+                        .collect::<Result<Vec<_>, Failed>>()?;
                     return output::json(&rows).map(|()| ExitCode::SUCCESS);
                 }
                 let rows: Vec<Vec<String>> = found
                     .iter()
-                    .map(|model| {
+                    .map(|model| -> Result<Vec<String>, Failed> {
+                        let digest = judges::digest(model, media::PIPELINE_VERSION)?;
                         let bytes: u64 = model.files.iter().map(|file| file.bytes).sum();
                         let demo = if model.demo { "demo" } else { "" };
-                        vec![
+                        Ok(vec![
                             model.name.clone(),
                             model.kind.clone(),
                             format!("{:.1} MB", bytes as f64 / 1e6),
-                            judge_digest(model).to_string().chars().take(19).collect(),
+                            digest.to_string().chars().take(19).collect(),
                             model.folder.display().to_string(),
                             demo.to_owned(),
-                        ]
+                        ])
                     })
-                    .collect();
+                    .collect::<Result<_, _>>()?;
                 output::table(&["NAME", "KIND", "SIZE", "DIGEST", "FOLDER", ""], &rows);
             }
             ModelsCommand::Verify(verify) => {
@@ -136,11 +159,6 @@ impl Models {
     }
 }
 
-/// As verdicts name the judge: not the record's own digest, for the media pipeline counts too.
-fn judge_digest(model: &Installed) -> Digest {
-    judges::digest(model, media::PIPELINE_VERSION)
-}
-
 /// Shipped and added; an added one replaces a shipped one of its name.
 pub(super) fn all(common: &Common, assets: &Assets) -> Result<Vec<Installed>, Failed> {
     let mut found = Installed::list(&common.data_dir.join("models"))?;
@@ -153,4 +171,10 @@ pub(super) fn all(common: &Common, assets: &Assets) -> Result<Vec<Installed>, Fa
         }
     }
     Ok(found)
+}
+
+/// For commands that only look: the CPU, one thread.
+pub(super) fn runtime(common: &Common) -> Result<Arc<Runtime>, Failed> {
+    let assets = Assets::find(common.assets.as_deref())?;
+    Ok(Runtime::load(&assets.onnxruntime_library()?, DeviceChoice::Cpu, 1)?)
 }

@@ -10,6 +10,13 @@ pub(super) fn line(text: impl std::fmt::Display) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// A line that is nowhere else: whether it was written matters.
+pub(super) fn secret(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
 pub(super) fn json(value: &impl serde::Serialize) -> Result<(), super::Failed> {
     line(serde_json::to_string_pretty(value)?);
     Ok(())

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use conf::{Conf, Subcommands};
+use shieldgate_models::judges;
 
 use super::connect::{Connected, Role};
 use super::{Failed, output};
@@ -11,7 +12,9 @@ use crate::assets::Assets;
 use crate::config::{Common, Database};
 use crate::policy::file::{self, FileFault};
 use crate::policy::lifecycle;
-use crate::policy::{Policy, WhenMissing};
+use crate::media;
+use crate::policy::Policy;
+use crate::policy::active::ActivePolicy;
 use crate::store::policies::{Named, PolicyVersion, State};
 use crate::store::{self, Store};
 use crate::timestamp;
@@ -58,7 +61,7 @@ struct Apply {
     #[arg(long)]
     activate: bool,
     /// The project they are for.
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
     project: String,
 }
 
@@ -75,7 +78,7 @@ struct Move {
     #[arg(pos)]
     version: String,
     /// The project it belongs to.
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
     project: String,
 }
 
@@ -86,7 +89,7 @@ struct List {
     #[conf(flatten)]
     database: Database,
     /// The project.
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
     project: String,
     /// For programs.
     #[arg(long)]
@@ -113,7 +116,7 @@ impl Policies {
             PoliciesCommand::Apply(it) => {
                 let read = read(&it.path)?;
                 if it.activate {
-                    judges_here(&it.common, &read)?;
+                    askable(&it.common, &read)?;
                 }
                 let connected = Connected::open(&it.common, &it.database, Role::Command).await?;
                 let done = apply(&connected.store, &it.project, &read, &person(), it.activate).await;
@@ -160,23 +163,21 @@ fn joined(faults: &[FileFault]) -> Failed {
     lines.join("\nerror: ").into()
 }
 
-/// A policy that no process can judge would turn every upload into a 503.
-fn judges_here(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
+/// A policy that can't be judged would turn every upload into a 503: so its judges are opened and asked
+/// for their questions before it is activated, as the service does.
+fn askable(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
     let installed = super::models::all(common, &Assets::find(common.assets.as_deref())?)?;
-    for policy in policies.iter().filter(|policy| policy.when_missing == WhenMissing::Refuse) {
-        for judge in &policy.judges {
-            if !installed.iter().any(|model| model.name == judge.name) {
-                let names: Vec<&str> = installed.iter().map(|model| model.name.as_str()).collect();
-                return Err(format!(
-                    "policy `{}` needs judge `{}`, which is not installed here (installed: {})\n  hint: add it with \
-                     `shieldgate models add`, or let the policy say `when_missing: skip`",
-                    policy.id,
-                    judge.name,
-                    names.join(", ")
-                )
-                .into());
-            }
-        }
+    let named = |name: &str| policies.iter().any(|policy| policy.judges.iter().any(|judge| judge.name == name));
+    let runtime = super::models::runtime(common)?;
+    let opened = installed
+        .iter()
+        .filter(|model| named(&model.name))
+        .map(|model| judges::open(&runtime, model, media::PIPELINE_VERSION))
+        .collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = installed.iter().map(|model| model.name.clone()).collect();
+    for policy in policies {
+        let find = |name: &str| opened.iter().map(|judge| &**judge).find(|judge| judge.card().name == name);
+        ActivePolicy::resolve(policy.clone(), policy.version()?, find, &names)?;
     }
     Ok(())
 }
@@ -254,7 +255,7 @@ async fn moved(store: &Store, it: &Move, state: State) -> Result<String, Failed>
         .into());
     };
     if state == State::Active {
-        judges_here(&it.common, &[serde_json::from_value(found.body.clone())?])?;
+        askable(&it.common, &[serde_json::from_value(found.body.clone())?])?;
     }
     let named = Named { project: &it.project, policy: &it.policy, version: &found.version };
     let mut transaction = store.begin().await?;

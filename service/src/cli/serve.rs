@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix_web::web;
 use shieldgate_models::runtime::Runtime;
 use shieldgate_models::{Judge, judges};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failed;
 use super::connect::{Connected, Role};
@@ -22,9 +22,6 @@ use crate::moderate::{ModerateConfig, Moderator, PolicyCache};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::store;
 use crate::telemetry::Metrics;
-
-/// After a run was told to stop: a node of a large model on a slow CPU may take this long.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
@@ -65,8 +62,18 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
         return Err(ServeError::Demo { names: demo.join(", "), address }.into());
     }
 
-    let connected = Connected::open(&config.common, &config.database, Role::Service).await?;
-    let served = serve(&config, listener, &runtime, judges, &connected, or_cores(config.gate.decoders)).await;
+    // From here on there may be a Postgres to stop, so a signal may no longer just end the process.
+    let mut signals = Signals::listen()?;
+    let connected = tokio::select! {
+        connected = Connected::open(&config.common, &config.database, Role::Service) => connected?,
+        // A private Postgres that was just starting is told to stop when it is dropped.
+        () = signals.told() => {
+            tracing::info!("told to stop before it was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let decoders = or_cores(config.gate.decoders);
+    let served = serve(&config, listener, &runtime, judges, &connected, decoders, &mut signals).await;
     // Postgres last of all.
     connected.close().await;
     served?;
@@ -81,13 +88,14 @@ async fn serve(
     judges: Vec<Box<dyn Judge>>,
     connected: &Connected,
     decoders: usize,
+    signals: &mut Signals,
 ) -> Result<(), Failed> {
     let address = listener.local_addr()?;
     let store = connected.store.clone();
     let scheduler_config = SchedulerConfig {
         queue_max: config.gate.queue_max,
         judge_timeout: Duration::from_millis(config.gate.judge_timeout_ms),
-        stop_grace: STOP_GRACE,
+        stop_grace: Duration::from_millis(config.gate.judge_stop_grace_ms),
     };
     let scheduler = Arc::new(Scheduler::start(judges, scheduler_config)?);
     make_known(&store, &scheduler).await?;
@@ -130,24 +138,42 @@ async fn serve(
     let mut server = tokio::spawn(server);
     tracing::info!(%address, runtime = runtime.version(), device = runtime.device(), "serving");
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.told() => {}
         ended = &mut server => return Ok(ended??),
     }
     tracing::info!("stopping: open requests are answered first");
+    let until = tokio::time::Instant::now() + grace;
     let orderly = async {
         handle.stop(true).await;
-        scheduler.shut_down(grace).await;
+        // Nobody waits for a job any more: one grace period for both.
+        scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
     };
     tokio::select! {
         () = orderly => {}
-        _ = terminate.recv() => tracing::warn!("told twice: stopping at once"),
-        _ = interrupt.recv() => tracing::warn!("told twice: stopping at once"),
+        () = signals.told() => tracing::warn!("told twice: stopping at once"),
     }
     Ok(())
+}
+
+/// SIGTERM and SIGINT, which end nothing by themselves while this lives.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Shipped models and added ones; an added one replaces a shipped one of its name.

@@ -14,7 +14,7 @@ use super::auth::{Caller, Scope};
 use super::body::{Body, Form};
 use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
-use super::{State, query};
+use super::{State, peer, query};
 use crate::moderate::Submission;
 use crate::scheduler::Refused;
 use crate::verdict::Verdict;
@@ -105,7 +105,14 @@ pub(super) async fn moderate_image(
         request_id: request_id.to_string(),
         deadline: Instant::now() + state.request_timeout,
     };
-    let verdict = state.moderator.moderate(submission).await;
+    let verdict = tokio::select! {
+        biased;
+        verdict = state.moderator.moderate(submission) => verdict,
+        // Dropped wherever it is: at most a verdict is on record that nobody read.
+        () = peer::left(&request) => {
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
+        }
+    };
     state.metrics.moderated(&verdict);
     Ok(web::Json(verdict?))
 }

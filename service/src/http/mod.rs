@@ -10,6 +10,7 @@ mod body;
 mod images;
 mod operations;
 mod overrides;
+mod peer;
 mod policies;
 mod problem;
 mod request_id;
@@ -95,6 +96,7 @@ pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig
             .wrap(from_fn(request_id::around))
             .configure(routes)
     })
+    .on_connect(peer::remember)
     .workers(config.workers.max(1))
     .max_connections(config.connections_max)
     .client_request_timeout(HEAD_TIMEOUT)

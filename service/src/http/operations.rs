@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, get, route, web};
 use serde::Serialize;
 use utoipa::{OpenApi as _, ToSchema};
 
@@ -27,8 +27,6 @@ pub(super) struct JudgeState {
     kind: String,
     digest: String,
     demo: bool,
-    /// A run was told to stop and has not ended.
-    stuck: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,7 +39,7 @@ pub(super) struct Readiness {
 
 /// The process is alive
 #[utoipa::path(tag = "operations", responses((status = 200, body = Health)))]
-#[get("/healthz")]
+#[route("/healthz", method = "GET", method = "HEAD")]
 pub(super) async fn healthz() -> web::Json<Health> {
     web::Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
@@ -54,7 +52,7 @@ pub(super) async fn healthz() -> web::Json<Health> {
         (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
-#[get("/readyz")]
+#[route("/readyz", method = "GET", method = "HEAD")]
 pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readiness>, ApiError> {
     let not_ready = |detail: String| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).after(PROBE_TIMEOUT)
@@ -75,7 +73,6 @@ pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readines
             kind: card.kind.to_owned(),
             digest: card.digest.to_string(),
             demo: card.demo,
-            stuck: false,
         })
         .collect();
     let (runtime, device) = (state.runtime.clone(), state.device.clone());
@@ -94,6 +91,9 @@ pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readines
 pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
     let (open, idle) = state.moderator.store.connections();
     state.metrics.connections(open, idle);
+    for seat in state.moderator.scheduler.seats() {
+        state.metrics.judges(seat.name, seat.queued, seat.run, seat.stuck);
+    }
     let text = state.metrics.render().map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "metrics_unavailable", error.to_string())
             .after(PROBE_TIMEOUT)

@@ -14,7 +14,7 @@ use super::auth::{Caller, Scope};
 use super::problem::{ApiError, Problem};
 use super::{State, cursor, limit, query, sha256, time};
 use crate::store::overrides::{self, Filter, Override};
-use crate::store::{Store, audit};
+use crate::store::{Store, audit, policies};
 use crate::timestamp;
 use crate::verdict::Action;
 
@@ -166,6 +166,13 @@ pub(super) async fn create_override(
         deleted_at: None,
     };
     let mut transaction = state.moderator.store.begin().await?;
+    if let Some(policy) = &row.policy
+        && policies::versions(&mut transaction, caller.project(), Some(policy)).await?.is_empty()
+    {
+        // A slip of the pen in an incident must not look like a switch that was thrown.
+        let detail = "this project has no such policy; `GET /v1/policies` lists them";
+        return Err(ApiError::unacceptable("policy_unknown", detail).at("policy"));
+    }
     overrides::create(&mut transaction, &row).await?;
     audit::append(&mut transaction, &entry(&row, "override.created", caller.actor(), now)).await?;
     Store::commit(transaction).await?;

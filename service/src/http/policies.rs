@@ -44,7 +44,10 @@ pub(super) struct PolicyView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PolicyList {
+    /// With the twenty newest versions of each; `GET /v1/policies/{id}` has more.
     data: Vec<PolicyView>,
+    /// Always null: a project's policies are one page.
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -109,7 +112,7 @@ pub(super) async fn policy_list(
     caller.require(&[Scope::Read])?;
     let mut conn = state.moderator.store.acquire().await?;
     let versions = policies::versions(&mut conn, caller.project(), None).await?;
-    Ok(web::Json(PolicyList { data: grouped(versions) }))
+    Ok(web::Json(PolicyList { data: grouped(versions), next_cursor: None }))
 }
 
 /// One policy and its versions

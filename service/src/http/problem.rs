@@ -188,7 +188,8 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database_unavailable",
-                "the database is unavailable; nothing was recorded",
+                // A commit whose answer was lost may have been one, so nothing is said about the record.
+                "the database is unavailable; try again, with the same idempotency key if there was one",
             )
             .after(DATABASE_AWAY)
             .because(error),

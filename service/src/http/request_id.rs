@@ -117,8 +117,7 @@ fn shaped(
     }
     let status = response.status();
     let detail = match (status, response.error()) {
-        (StatusCode::NOT_FOUND, _) => "there is no such route; `GET /openapi.json` lists them".to_owned(),
-        (StatusCode::METHOD_NOT_ALLOWED, _) => "this route does not take this method".to_owned(),
+        (StatusCode::NOT_FOUND, _) => "there is no such route, or not for this method; `GET /openapi.json` lists them".to_owned(),
         (status, Some(error)) if status.is_client_error() => error.to_string(),
         (status, error) => {
             span.in_scope(|| tracing::error!(?error, "an error without a shape of its own"));

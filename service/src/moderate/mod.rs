@@ -185,18 +185,18 @@ impl Moderator {
         let sha256 = self.hash(&submission.bytes).await?;
         let fingerprint = submission.fingerprint(&sha256);
 
-        let admission = {
+        let look = async {
             let mut conn = self.store.acquire().await?;
             let key = submission.idempotency_key.as_deref();
-            admission::look(&mut conn, &submission.project, submission.route, key, &sha256, now).await?
+            admission::look(&mut conn, &submission.project, submission.route, key, &sha256, now).await
         };
+        let admission = self.store.in_time(look).await?;
         if let Some(earlier) = admission.replay {
             return self.replay(&submission, earlier, fingerprint).await;
         }
-        let set = self
-            .policies
-            .get(&self.store, &self.scheduler, &submission.project, admission.policy_generation)
-            .await?;
+        let set =
+            self.policies.get(&self.store, &self.scheduler, &submission.project, admission.policy_generation);
+        let set = self.store.in_time(set).await?;
         let selected = set
             .select(Modality::Image, submission.policies.as_deref())
             .map_err(ModerateError::UnknownPolicy)?;
@@ -215,7 +215,8 @@ impl Moderator {
         let answers = match judged {
             Ok(answers) => answers,
             Err(undecided) => {
-                record::attempt(&self.store, &submission, &sha256, &undecided, now).await?;
+                let attempt = record::attempt(&self.store, &submission, &sha256, &undecided, now);
+                self.store.in_time(attempt).await?;
                 return Err(undecided.into());
             }
         };
@@ -233,7 +234,7 @@ impl Moderator {
             policy_generation: set.generation,
             subject: submission.subject.as_deref().map(|s| self.pseudonym(&submission.project, s)),
         };
-        match recording.commit(&self.store, &submission).await? {
+        match self.store.in_time(recording.commit(&self.store, &submission)).await? {
             Ok(recorded) => {
                 decide::check(&recorded, &requested)?;
                 Ok(recorded)
@@ -260,8 +261,11 @@ impl Moderator {
         if earlier.fingerprint != fingerprint {
             return Err(ModerateError::IdempotencyConflict);
         }
-        let mut conn = self.store.acquire().await?;
-        let verdict = verdicts::by_id(&mut conn, &submission.project, earlier.verdict_id).await?;
+        let read = async {
+            let mut conn = self.store.acquire().await?;
+            verdicts::by_id(&mut conn, &submission.project, earlier.verdict_id).await
+        };
+        let verdict = self.store.in_time(read).await?;
         verdict.ok_or(ModerateError::IdempotencyConflict)
     }
 
@@ -298,10 +302,11 @@ impl Moderator {
         }
         let pairs: Vec<_> =
             wanted.iter().map(|(_, digest, question)| (*digest, *question.hash.as_bytes())).collect();
-        let on_record = {
+        let recall = async {
             let mut conn = self.store.acquire().await?;
-            judgements::recall(&mut conn, &submission.project, sha256, &pairs).await?
+            judgements::recall(&mut conn, &submission.project, sha256, &pairs).await
         };
+        let on_record = self.store.in_time(recall).await?;
         let mut missing: HashMap<&str, Vec<Question>> = HashMap::new();
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();

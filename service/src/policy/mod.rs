@@ -198,10 +198,10 @@ impl Policy {
                 );
             }
             let Calibration { temperature, alpha } = judge.calibration;
-            if !(temperature.is_finite() && temperature > 0.0 && alpha.is_finite() && alpha >= 0.0) {
+            if !(temperature.is_finite() && temperature >= 0.01 && alpha.is_finite() && alpha >= 0.0) {
                 fault(
                     &format!("judges[{at}].calibration"),
-                    format!("temperature {temperature} must be above 0 and alpha {alpha} at least 0"),
+                    format!("temperature {temperature} must be at least 0.01 and alpha {alpha} at least 0"),
                 );
             }
         }

@@ -67,16 +67,21 @@ impl Default for StoreConfig {
     }
 }
 
+/// Beyond the time that a connection and the statements may take: past it Postgres, or the way to it, hangs.
+const SLACK: Duration = Duration::from_secs(2);
+
 /// The pool of connections. It connects when it is first asked and again after every loss: a Postgres
 /// that comes back needs no restart of ours. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    patience: Duration,
 }
 
 impl Store {
     /// Reaches for nothing yet, so it cannot fail; [`Store::ping`] can.
     pub fn connect(options: PgConnectOptions, config: &StoreConfig) -> Self {
+        let patience = config.acquire_timeout + config.statement_timeout + SLACK;
         let statement_timeout = format!("{}ms", config.statement_timeout.as_millis());
         let lock_timeout = format!("{}ms", config.lock_timeout.as_millis());
         // By SET and not as start-up parameters, which poolers refuse.
@@ -100,7 +105,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool }
+        Self { pool, patience }
     }
 
     /// Never hold one while a judge works: the size of the pool would become the size of the batch.
@@ -119,6 +124,21 @@ impl Store {
         // success. Should anybody ever swallow a statement's error, this one fails in its place.
         sqlx::query("select 1").execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// Bounds `work` on our side: Postgres's own time-outs say nothing when it is frozen or the network
+    /// swallows its answers.
+    pub async fn in_time<T, E: From<StoreError>>(
+        &self,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(done) => done,
+            Err(_) => {
+                let source = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+                Err(StoreError::Unavailable { source }.into())
+            }
+        }
     }
 
     #[tracing::instrument(name = "db.store.ping", skip_all)]

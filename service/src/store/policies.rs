@@ -226,7 +226,7 @@ pub async fn in_force(conn: &mut PgConnection, project: &str) -> Result<InForce>
     Ok(InForce { generation: generation.unwrap_or(0), policies })
 }
 
-/// The newest 200 versions of one policy, or of all; those in force first within a policy.
+/// The newest 200 versions of one policy, or the newest 20 of each; those in force first within a policy.
 #[tracing::instrument(name = "db.policy.versions", skip_all)]
 pub async fn versions(
     conn: &mut PgConnection,
@@ -234,10 +234,16 @@ pub async fn versions(
     policy: Option<&str>,
 ) -> Result<Vec<PolicyVersion>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select * from policy_versions
-         where project = $1 and ($2::text is null or policy = $2)
-         order by policy, (state = 'active') desc, (state = 'shadow') desc, state_at desc, version
-         limit 200",
+        "select * from (
+             select *, row_number() over (
+                 partition by policy
+                 order by (state = 'active') desc, (state = 'shadow') desc, state_at desc, version
+             ) as place
+             from policy_versions
+             where project = $1 and ($2::text is null or policy = $2)
+         ) ranked
+         where place <= case when $2::text is null then 20 else 200 end
+         order by policy, place",
     )
     .bind(project)
     .bind(policy)

@@ -1,0 +1,15 @@
+//! Faults, black-box: judges that go wrong, Postgres that goes away, kills, overload, shutdown; what was
+//! answered is on record, and nothing is silently allowed.
+
+#![expect(clippy::expect_used, reason = "this is all tests")]
+
+mod append_only;
+mod external;
+mod judges;
+mod kills;
+mod logs;
+mod overload;
+mod server;
+mod shutdown;
+mod stage;
+mod statements;
