@@ -11,7 +11,7 @@
 //! # }
 //! ```
 //!
-//! A start costs a second or two, so one test asks one gate many things about one subject. A gate that is
+//! A start costs a second, so one test asks one gate many things about one subject. A gate that is
 //! dropped checks that every verdict has its audit entry and that nothing panicked, then ends its service by
 //! SIGTERM and sees that Postgres went with it. It ends only what it started, by process id.
 //!
@@ -25,6 +25,7 @@ mod gate;
 mod process;
 mod record;
 mod setup;
+mod template;
 
 pub mod hostile;
 pub mod openapi;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::binary::{command, shieldgate};
 use crate::gate::{Gate, Home};
 use crate::process::{self, Postmaster};
+use crate::template;
 
 /// A start with recovery, on a machine that builds and tests beside us.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +25,7 @@ pub struct Setup {
     policies: Vec<(String, String)>,
     models: Vec<PathBuf>,
     own_listen: bool,
+    fresh: bool,
 }
 
 /// A service that ended before it was ready.
@@ -64,6 +66,13 @@ impl Setup {
         self
     }
 
+    /// An empty data directory, so that the start makes the cluster itself.
+    #[must_use]
+    pub fn fresh(mut self) -> Self {
+        self.fresh = true;
+        self
+    }
+
     /// A policy that is applied and activated before the start, in place of the shipped one of its id.
     #[must_use]
     pub fn policy(mut self, id: &str, yaml: &str) -> Self {
@@ -92,6 +101,9 @@ impl Setup {
     pub async fn try_start(self) -> Result<Gate, Failed> {
         let folder = TempDir::with_prefix("shieldgate-test-").expect("a folder for the gate");
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
+        if self.data_dir.is_none() && !self.fresh {
+            template::copy_to(&data_dir);
+        }
         let env: Vec<(&str, &str)> =
             self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let data = data_dir.to_str().expect("a temporary folder's name is plain");
@@ -176,11 +188,11 @@ pub(crate) struct Running {
     pub(crate) address: String,
 }
 
-/// The log line `… serving address=127.0.0.1:41234 runtime=…`.
+/// The log line `… serving address=127.0.0.1:41234 …`, or the same in JSON.
 fn served_on(log: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains("serving") && line.contains("address="))?;
-    let rest = line.split("address=").nth(1)?;
-    Some(rest.split_whitespace().next()?.to_owned())
+    let line = log.lines().find(|line| line.contains("serving"))?;
+    let rest = line.split_once("address=").or_else(|| line.split_once("\"address\":\""))?.1;
+    Some(rest.split([' ', '"']).next()?.to_owned())
 }
 
 fn read_from(log: &Path, offset: u64) -> String {

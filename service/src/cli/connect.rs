@@ -187,6 +187,11 @@ async fn private(common: &Common, role: Role) -> Result<Cluster, Failed> {
 }
 
 fn options(url: &str, name: &'static str) -> Result<PgConnectOptions, ConnectError> {
+    // The parser takes any scheme, and the connection would fail later with a message about something else.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        let source = sqlx::Error::Configuration("it does not begin with `postgres://`".into());
+        return Err(ConnectError::Url { name, source });
+    }
     url.parse::<PgConnectOptions>()
         .map(|options| options.application_name("shieldgate"))
         .map_err(|source| ConnectError::Url { name, source })

@@ -140,7 +140,7 @@ impl Bodies {
     }
 
     fn too_slow(&self) -> ApiError {
-        let detail = format!("the body did not arrive within {} s", self.read_timeout.as_secs());
+        let detail = format!("the body did not arrive within {} s", self.read_timeout.as_secs_f32());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
     }
 }

@@ -23,6 +23,7 @@ use ::time::OffsetDateTime;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
@@ -192,9 +193,18 @@ impl utoipa::Modify for BearerKey {
 }
 
 fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
-    web::Query::<T>::from_query(request.query_string())
+    let text = request.query_string();
+    let unreadable =
+        |why: &str| ApiError::malformed("query_invalid", format!("the query can't be read: {why}"));
+    // The parser would put a replacement character, and so another id than the client's.
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| unreadable("it is not UTF-8"))?;
+    // Nothing on record holds one, and Postgres would refuse to look for it.
+    if decoded.contains('\0') {
+        return Err(unreadable("it holds a zero character"));
+    }
+    web::Query::<T>::from_query(text)
         .map(web::Query::into_inner)
-        .map_err(|error| ApiError::malformed("query_invalid", format!("the query can't be read: {error}")))
+        .map_err(|error| unreadable(&error.to_string()))
 }
 
 fn limit(limit: Option<u32>) -> Result<u32, ApiError> {

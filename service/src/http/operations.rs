@@ -80,7 +80,13 @@ pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readines
 }
 
 /// Prometheus metrics
-#[utoipa::path(tag = "operations", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    tag = "operations",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    )
+)]
 #[get("/metrics")]
 pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
     let (open, idle) = state.moderator.store.connections();
@@ -90,6 +96,7 @@ pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Api
     }
     let text = state.metrics.render().map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "metrics_unavailable", error.to_string())
+            .after(PROBE_TIMEOUT)
     })?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::State;
 use super::auth::{Caller, Scope};
 use super::problem::{ApiError, Problem};
-use crate::policy::Policy;
 use crate::policy::lifecycle::{self, LifecycleError, Moved};
+use crate::policy::{Policy, is_id};
 use crate::store::policies::{self, PolicyVersion, State as VersionState};
 use crate::timestamp;
 
@@ -135,10 +135,13 @@ pub(super) async fn policy_by_id(
     id: web::Path<String>,
 ) -> Result<web::Json<PolicyView>, ApiError> {
     caller.require(&[Scope::Read])?;
+    let missing = || ApiError::not_found("policy with this id");
+    if !is_id(&id) {
+        return Err(missing());
+    }
     let mut conn = state.moderator.store.acquire().await?;
     let versions = policies::versions(&mut conn, caller.project(), Some(&id)).await?;
-    let view = grouped(versions).pop();
-    Ok(web::Json(view.ok_or_else(|| ApiError::not_found("policy with this id"))?))
+    Ok(web::Json(grouped(versions).pop().ok_or_else(missing)?))
 }
 
 /// Import a version as draft
@@ -154,6 +157,8 @@ pub(super) async fn policy_by_id(
         (status = 400, description = "No JSON, or not a policy", body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too many bytes", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Not `Content-Type: application/json`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A policy that can't be meant", body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
     ),
@@ -204,6 +209,7 @@ pub(super) async fn import_version(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too many bytes", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A state that is not offered, or a judge that is not installed", body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
     ),
@@ -214,11 +220,13 @@ pub(super) async fn activate_version(
     caller: Caller,
     state: web::Data<State>,
     path: web::Path<(String, String)>,
-    body: Option<web::Json<Activation>>,
+    body: web::Bytes,
 ) -> Result<web::Json<Change>, ApiError> {
     caller.require(&[Scope::Admin])?;
     let (id, version) = path.into_inner();
-    let wanted = body.and_then(|body| body.into_inner().state).unwrap_or_else(|| "active".to_owned());
+    // Absent means active; what is there and can't be read must not mean it too.
+    let asked = if body.is_empty() { Activation::default() } else { activation(&body)? };
+    let wanted = asked.state.unwrap_or_else(|| "active".to_owned());
     if wanted != "active" {
         let detail = format!("state `{wanted}` is not offered; only `active` is");
         return Err(ApiError::unacceptable("state_not_offered", detail).at("state"));
@@ -246,6 +254,15 @@ pub(super) async fn activate_version(
     .await?;
     crate::store::Store::commit(transaction).await?;
     Ok(web::Json(Change { policy: id, version, state: VersionState::Active, displaced: moved.displaced }))
+}
+
+fn activation(body: &[u8]) -> Result<Activation, ApiError> {
+    // By way of an object: serde would read `[]` as one whose members are all absent.
+    serde_json::from_slice::<serde_json::Map<_, _>>(body)
+        .and_then(|members| serde_json::from_value(members.into()))
+        .map_err(|error| {
+            ApiError::malformed("json_invalid", format!("the body is not the expected JSON: {error}"))
+        })
 }
 
 impl From<LifecycleError> for ApiError {

@@ -205,6 +205,7 @@ impl From<StoreError> for ApiError {
                 "record_inconsistent",
                 "a record can't be read back; the operator's log says which",
             )
+            .after(DATABASE_AWAY)
             .because(error),
         }
     }

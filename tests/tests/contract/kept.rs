@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use shieldgate_tests::{Answer, Gate, samples};
-use tempfile::TempDir;
 
 /// Open-NSFW gives `wide` 0.09 and `coffee` 0.005.
 const POLICY: &str = "id: sexual\ntitle: S\nmodality: image\ntext: S\njudges:\n  - name: open-nsfw\n    thresholds: {review: 0.05, block: 0.08}\n";
@@ -20,13 +19,11 @@ fn files(folder: &Path) -> usize {
 
 #[tokio::test]
 async fn what_is_kept_follows_the_setting() {
-    let data = TempDir::new().expect("a folder");
     for (keep, blocked_kept, allowed_kept) in
         [("flagged", true, false), ("all", true, true), ("none", false, false)]
     {
-        // A data directory each; the default is `flagged`.
-        let data_dir = data.path().join(keep);
-        let setup = Gate::with().data_dir(&data_dir).policy("sexual", POLICY);
+        // The default is `flagged`.
+        let setup = Gate::with().policy("sexual", POLICY);
         let setup = if keep == "flagged" { setup } else { setup.flag("--media-keep", keep) };
         let mut gate = setup.start().await;
         let caller = gate.caller(&gate.key("moderate"));
@@ -39,11 +36,11 @@ async fn what_is_kept_follows_the_setting() {
         for (answer, kept, bytes) in
             [(&blocked, blocked_kept, samples::golden("wide")), (&allowed, allowed_kept, samples::coffee())]
         {
-            let found = std::fs::read(place(&data_dir, answer)).ok();
+            let found = std::fs::read(place(gate.data_dir(), answer)).ok();
             assert_eq!(found, kept.then_some(bytes), "`{keep}`");
         }
         let expected = usize::from(blocked_kept) + usize::from(allowed_kept);
-        assert_eq!(files(&data_dir.join("media")), expected, "`{keep}` leaves nothing else behind");
+        assert_eq!(files(&gate.data_dir().join("media")), expected, "`{keep}` leaves nothing else behind");
 
         // On record: where, and until when.
         let mut owner = gate.owner().await;

@@ -7,7 +7,7 @@ use shieldgate_tests::{Gate, samples, shieldgate, target_dir};
 use tempfile::TempDir;
 
 /// Open-NSFW under another name, asked about another policy.
-fn copy_of_open_nsfw(folder: &Path, name: &str, demo: bool) -> PathBuf {
+pub(crate) fn copy_of_open_nsfw(folder: &Path, name: &str, demo: bool) -> PathBuf {
     let shipped = target_dir().join("assets/models/open-nsfw");
     let copy = folder.join(name);
     std::fs::create_dir(&copy).expect("makes a folder");

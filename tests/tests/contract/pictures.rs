@@ -11,18 +11,18 @@ async fn type_and_size_come_from_the_bytes() {
         ("baseline_420.jpg", "image/jpeg", 72, 56),
         ("progressive.jpg", "image/jpeg", 72, 56),
         ("cmyk.jpg", "image/jpeg", 72, 56),
-        ("palette.png", "image/png", 72, 56),
+        ("palette.png", "image/png", 48, 32),
         ("lossy.webp", "image/webp", 72, 56),
-        ("lossless.webp", "image/webp", 72, 56),
-        ("still.gif", "image/gif", 72, 56),
-        ("rgb24.bmp", "image/bmp", 72, 56),
+        ("lossless.webp", "image/webp", 48, 32),
+        ("still.gif", "image/gif", 48, 32),
+        ("rgb24.bmp", "image/bmp", 48, 32),
         // As people see it: turned by its EXIF orientation.
-        ("exif_1.jpg", "image/jpeg", 72, 56),
-        ("exif_3.jpg", "image/jpeg", 72, 56),
-        ("exif_6.jpg", "image/jpeg", 56, 72),
-        ("exif_8.jpg", "image/jpeg", 56, 72),
-        ("exif_6.png", "image/png", 56, 72),
-        ("exif_8.webp", "image/webp", 56, 72),
+        ("exif_1.jpg", "image/jpeg", 48, 32),
+        ("exif_3.jpg", "image/jpeg", 48, 32),
+        ("exif_6.jpg", "image/jpeg", 32, 48),
+        ("exif_8.jpg", "image/jpeg", 32, 48),
+        ("exif_6.png", "image/png", 32, 48),
+        ("exif_8.webp", "image/webp", 32, 48),
     ] {
         let answer = caller.upload(&samples::media(name)).await;
         let content = &answer.expect(200)["content"];

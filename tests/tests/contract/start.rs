@@ -2,8 +2,10 @@
 
 use std::net::TcpListener;
 
-use shieldgate_tests::{Gate, Setup, samples};
+use shieldgate_tests::{Gate, Setup, samples, shieldgate};
 use tempfile::TempDir;
+
+use crate::models::copy_of_open_nsfw;
 
 /// Starts that must fail leave a sentence and exit code 1.
 async fn refused(setup: Setup) -> String {
@@ -11,6 +13,27 @@ async fn refused(setup: Setup) -> String {
     assert_eq!(failed.code, Some(1), "{}", failed.log);
     assert!(failed.log.contains("error: "), "{}", failed.log);
     failed.log
+}
+
+#[tokio::test]
+async fn the_first_start_makes_everything_and_later_ones_find_it() {
+    let mut gate = Gate::with().fresh().start().await;
+    let caller = gate.caller(&gate.key("moderate,read"));
+    let first = caller.upload(&samples::coffee()).await;
+    assert_eq!(first.expect(200)["cached"], false);
+    // After a crash Postgres is still there, and is adopted.
+    gate.kill().await;
+    let orphan = gate.postmaster_pid();
+    assert!(orphan.is_some(), "Postgres outlives a killed service");
+    gate.restart().await;
+    assert_eq!(gate.postmaster_pid(), orphan);
+    assert_eq!(caller.upload(&samples::coffee()).await.expect(200)["cached"], true);
+    // After a stop it is started anew.
+    gate.restart().await;
+    assert_ne!(gate.postmaster_pid(), orphan);
+    let listed = caller.get("/v1/verdicts").await;
+    assert_eq!(listed.expect(200)["data"].as_array().map(Vec::len), Some(2));
+    assert_eq!(gate.stop().await, Some(0));
 }
 
 #[tokio::test]
@@ -89,22 +112,38 @@ async fn a_missing_judge_stops_the_start_unless_the_policy_says_skip() {
             "id: gore\ntitle: G\nmodality: image\ntext: G\nwhen_missing: {when}\njudges:\n  - name: absent\n    thresholds: {{review: 0.5, block: 0.8}}\n"
         )
     };
-    let log = refused(Gate::with().policy("gore", &policy("refuse"))).await;
+    // Not even activated; so one is activated, and its judge taken away afterwards.
+    let folder = TempDir::new().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let copy = copy_of_open_nsfw(folder.path(), "absent", false);
+    let mapped = policy("refuse").replace("gore", "nudity");
+    let mut gate = Gate::with().data_dir(&data_dir).model(&copy).policy("nudity", &mapped).start().await;
+    assert_eq!(gate.stop().await, Some(0));
+    std::fs::remove_file(data_dir.join("models/absent.json")).expect("its record is there");
+    let log = refused(Gate::with().data_dir(&data_dir)).await;
     for expected in
-        ["policy `gore` needs judge `absent`", "`shieldgate models add`", "when_missing: skip", "open-nsfw"]
+        ["policy `nudity` needs judge `absent`", "`shieldgate models add`", "when_missing: skip", "open-nsfw"]
     {
         assert!(log.contains(expected), "no `{expected}` in: {log}");
     }
+    let file = folder.path().join("gore.yaml");
+    std::fs::write(&file, policy("refuse")).expect("writes");
+    let args =
+        ["policies", "apply", "--activate", "--data-dir", "other", file.to_str().expect("a plain name")];
+    let error = shieldgate(folder.path(), &args, &[]).bad(1);
+    assert!(error.contains("policy `gore` needs judge `absent`") && error.contains("hint: "), "{error}");
+
     let gate = Gate::with().policy("gore", &policy("skip")).start().await;
     let caller = gate.caller(&gate.key("moderate"));
     let answer = caller.upload(&samples::coffee()).await;
-    assert_eq!(answer.expect(200)["policies_not_run"][0]["policy"], "gore");
-    // `policies apply` beside an empty database still brings the shipped ones.
-    assert!(
-        answer.json["policies"]
-            .as_array()
-            .is_some_and(|policies| policies.iter().any(|p| p["policy"] == "sexual"))
-    );
+    let named = |list: &str| -> Vec<String> {
+        let list = answer.json[list].as_array().into_iter().flatten();
+        list.filter_map(|policy| policy["policy"].as_str().map(str::to_owned)).collect()
+    };
+    answer.expect(200);
+    assert_eq!(named("policies_not_run"), ["dangerous", "gore", "violence"]);
+    // `policies apply` on an empty database still brings the shipped ones.
+    assert_eq!(named("policies"), ["sexual"]);
 }
 
 #[tokio::test]

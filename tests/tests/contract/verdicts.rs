@@ -31,7 +31,7 @@ async fn every_filter_finds_what_it_names_and_nothing_else() {
     let [allowed_id, reviewed_id, blocked_id] = [&allowed, &reviewed, &blocked].map(id);
     let time = |answer: &Answer| answer.json["created_at"].as_str().unwrap_or_default().to_owned();
 
-    let all = vec![blocked_id.clone(), reviewed_id.clone(), allowed_id.clone()];
+    let all = [blocked_id.clone(), reviewed_id.clone(), allowed_id.clone()];
     let cases: Vec<(String, Vec<&String>)> = vec![
         (String::new(), all.iter().collect()),
         ("action=allow".into(), vec![&allowed_id]),
@@ -85,14 +85,11 @@ async fn every_filter_finds_what_it_names_and_nothing_else() {
         ("min_probability=NaN", "filter_invalid"),
         ("reviewed=perhaps", "query_invalid"),
         ("colour=red", "query_invalid"),
+        ("ref=%00", "query_invalid"),
     ] {
         caller.get(&format!("/v1/verdicts?{query}")).await.refused(400, code);
     }
     caller.get("/v1/verdicts?limit=200").await.expect(200);
-    // A NUL can't stand in Postgres; it must not be a 503.
-    let problem = caller.get("/v1/verdicts?ref=%00").await;
-    assert!(matches!(problem.status, 200 | 400 | 422), "{}", problem.text());
-
     caller.get("/v1/verdicts/not-a-uuid").await.refused(400, "id_invalid");
     caller.get("/v1/verdicts/01890000-0000-7000-8000-000000000000").await.refused(404, "not_found");
     // An audit page's cursor is none of this list's.
