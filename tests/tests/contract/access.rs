@@ -37,7 +37,7 @@ async fn ask(caller: &Caller, method: &str, route: &str) -> u16 {
     let request = caller.request(method, &path);
     let request = match route {
         "/v1/images" => request.header("content-type", "image/png").body(samples::coffee()),
-        "/v1/overrides" => request.json(&json!({"policy": "none", "action": "allow", "reason": "a test"})),
+        "/v1/overrides" => request.json(&json!({"sha256": "00".repeat(32), "action": "allow", "reason": "a test"})),
         "/v1/policies/{id}/versions" => request.json(&json!({
             "id": "sexual", "title": "t", "modality": "image", "text": "t",
             "judges": [{"name": "open-nsfw", "thresholds": {"review": 0.4, "block": 0.8}}],
@@ -126,9 +126,9 @@ async fn keys_are_made_listed_and_revoked_beside_the_running_service() {
 
     // Wrong words are said, not stored.
     assert!(
-        gate.command(&["keys", "create", "--name", "a", "--scopes", "moderate,all"]).bad(1).contains("`all`")
+        gate.command(&["keys", "create", "--name", "a", "--scopes", "moderate,all"]).bad(2).contains("`all`")
     );
-    gate.command(&["keys", "create", "--name", "a b", "--scopes", "read"]).bad(1);
+    gate.command(&["keys", "create", "--name", "a b", "--scopes", "read"]).bad(2);
     gate.command(&["keys", "create", "--name", "a"]).bad(2);
     gate.command(&["keys", "revoke", "no-uuid"]).bad(2);
 }
