@@ -230,13 +230,16 @@ async fn a_judge_left_in_a_run_that_does_not_stop_is_reported_too() {
 
 /// `refuse` is the default for a reason: nobody would notice a policy without its judge.
 #[tokio::test]
-async fn a_missing_judge_stops_the_start() {
-    let failed = stage(&["steady"])
-        .policy("alpha", &policy("alpha", &["failing"], "allow"))
-        .try_start()
-        .await
-        .map(|_: Gate| ())
-        .expect_err("its judge is missing");
-    assert_eq!(failed.code, Some(1));
-    assert!(failed.log.contains("alpha") && failed.log.contains("failing"), "{}", failed.log);
+async fn a_judge_that_went_missing_stops_the_start() {
+    let folder = tempfile::TempDir::with_prefix("shieldgate-test-").expect("a folder");
+    let data_dir = folder.path().join("data");
+    let with = stage(&["steady", "failing"]).policy("alpha", &policy("alpha", &["failing"], "allow"));
+    let mut gate = with.data_dir(&data_dir).start().await;
+    assert_eq!(gate.stop().await, Some(0));
+    std::fs::remove_file(data_dir.join("models/failing.json")).expect("its record");
+    let failed = stage(&[]).data_dir(&data_dir).try_start().await;
+    let failed = failed.map(|_: Gate| ()).expect_err("its judge is missing");
+    assert_eq!(failed.code, Some(1), "{}", failed.log);
+    assert!(failed.log.contains("`alpha`") && failed.log.contains("`failing`"), "{}", failed.log);
+    assert!(!data_dir.join("postgres/postmaster.pid").exists(), "Postgres goes with it");
 }
