@@ -190,7 +190,8 @@ pub(crate) struct Running {
 
 /// The log line `… serving address=127.0.0.1:41234 …`, or the same in JSON.
 fn served_on(log: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains("serving"))?;
+    let said = |line: &&str| line.contains(" serving address=") || line.contains(r#""message":"serving""#);
+    let line = log.lines().find(said)?;
     let rest = line.split_once("address=").or_else(|| line.split_once("\"address\":\""))?.1;
     Some(rest.split([' ', '"']).next()?.to_owned())
 }

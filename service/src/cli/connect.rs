@@ -81,7 +81,7 @@ impl Connected {
         let connected = Self { store: store(service, database), cluster };
         let ours = connected.cluster.as_ref().is_some_and(Cluster::is_ours);
         let prepared = if role == Role::Command && !ours {
-            connected.expect_current().await
+            connected.expect_current(&owner).await
         } else {
             connected.prepare(&owner, role).await
         };
@@ -94,13 +94,15 @@ impl Connected {
         }
     }
 
-    /// For commands: a look must not migrate what a running service of another version uses.
-    async fn expect_current(&self) -> Result<(), Failed> {
+    /// For commands: a look must not migrate what a running service of another version uses. An empty
+    /// database of the operator's is nobody's yet.
+    async fn expect_current(&self, owner: &PgConnectOptions) -> Result<(), Failed> {
         let until = tokio::time::Instant::now() + HANDOVER;
         loop {
             let mut conn = self.store.acquire().await?;
             let error = match migrate::schema(&mut conn).await? {
                 Schema::Current => return Ok(()),
+                Schema::Empty if self.cluster.is_none() => return self.prepare(owner, Role::Command).await,
                 Schema::Empty | Schema::Behind(_) => ConnectError::Behind,
                 other => return Err(unfit(other).into()),
             };

@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
     let common = cli.command.common();
     let filter = common.log.as_deref().unwrap_or(match cli.command {
         Command::Serve(_) => "info,ort=warn,sqlx=warn,actix_server=warn",
-        _ => "warn",
+        _ => "warn,sqlx=error",
     });
     if let Err(error) = telemetry::init_logs(common.log_format, filter) {
         return output::failed(&*Failed::from(error), 2);

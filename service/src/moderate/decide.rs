@@ -140,12 +140,13 @@ pub fn override_for<'o>(policy: &str, overrides: &'o [Override]) -> Option<&'o O
         .or_else(|| overrides.iter().find(|o| !of_bytes(o) && of_policy(o)))
 }
 
-/// The verdict's action, and what raised it above the policies' own.
-pub fn conclude(policies: &[PolicyAnswer], content: &Content) -> (Action, Vec<ErrorNote>) {
+/// The verdict's action, and what raised it above the policies' own. `looked_at`: how many frames the
+/// judges were shown; where one of them failed, its policy's `on_error` has spoken already.
+pub fn conclude(policies: &[PolicyAnswer], content: &Content, looked_at: u32) -> (Action, Vec<ErrorNote>) {
     let counted = policies.iter().filter(|policy| policy.outcome != Outcome::Shadow);
     let action = counted.map(|policy| policy.action).max().unwrap_or(Action::Review);
     let looked = policies.iter().any(|policy| policy.outcome != Outcome::Override);
-    if looked && content.frames_scored < content.frames_total {
+    if looked && looked_at < content.frames_total {
         let note = ErrorNote {
             code: "frames_unscored".to_owned(),
             message: format!(

@@ -429,7 +429,7 @@ impl Moderator {
             frames_scored: u32::from(scored),
             trailing_bytes: looked.trailing_bytes,
         };
-        let (action, raised) = decide::conclude(&policies, &content);
+        let (action, raised) = decide::conclude(&policies, &content, FRAMES_LOOKED_AT);
         Verdict {
             id: Uuid::now_v7(),
             status: Status::Done,
@@ -549,6 +549,9 @@ impl Submission {
         Sha256::digest(crate::canonical::to_string(&request).as_bytes()).into()
     }
 }
+
+/// The first frame of an animation, until every frame is.
+const FRAMES_LOOKED_AT: u32 = 1;
 
 /// Granularity of the pictures' budget.
 const UNIT_BYTES: u64 = 64 * 1024;

@@ -59,19 +59,20 @@ async fn a_full_queue_and_a_full_house_are_429_and_lose_nothing() {
 async fn bodies_that_fill_the_memory_set_aside_for_them_are_503() {
     let gate = stage(&["steady"])
         .policy("alpha", &policy("alpha", &["steady"], "fail"))
-        .flag("--body-budget-bytes", 1 << 20)
+        .flag("--body-bytes-max", 4 << 20)
+        .flag("--body-budget-bytes", 4 << 20)
         .start()
         .await;
     let key = gate.key("moderate");
     let caller = gate.caller(&key);
     let head = format!(
         "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: image/png\r\n\
-         content-length: 3000000\r\n\r\n"
+         content-length: 4190000\r\n\r\n"
     );
     let mut slow = Raw::connect(gate.address()).await;
     for attempt in 1.. {
         slow.send(&head).await.expect("it listens");
-        slow.send(vec![0; 1_000_000]).await.expect("it reads");
+        slow.send(vec![0; 4_150_000]).await.expect("it reads");
         tokio::time::sleep(Duration::from_millis(700)).await;
         let answer = caller.upload(upload(GREY, "alpha")).await;
         if answer.status != 200 {
