@@ -149,7 +149,7 @@ impl Cluster {
         let postmaster = match Self::launch(&launcher).await {
             Ok(postmaster) => postmaster,
             Err(error) => {
-                launcher.clean();
+                launcher.clean().await;
                 return Err(error);
             }
         };

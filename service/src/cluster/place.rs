@@ -56,7 +56,7 @@ impl Place {
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0).map_err(failed)?;
-                write!(file, "{} {}\n", std::process::id(), role.word()).map_err(failed)?;
+                writeln!(file, "{} {}", std::process::id(), role.word()).map_err(failed)?;
                 Ok(Ok(file))
             }
             Err(TryLockError::WouldBlock) => {

@@ -116,9 +116,10 @@ pub(super) async fn outlive_orphans(data: &Path) {
 
 pub(super) fn send(pid: u32, signal: i32) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
-    // SAFETY: kill takes two numbers and touches no memory of ours. A process that is gone is an
-    // error we do not need, and 0 (our own group) is no pid that a child or a pid file can have.
+    // 0 would be our own group; no child and no pid file has it.
     if pid > 1 {
+        // SAFETY: kill takes two numbers and touches no memory of ours. That a process is gone is an
+        // error we do not need.
         unsafe { libc::kill(pid, signal) };
     }
 }

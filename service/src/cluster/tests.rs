@@ -102,9 +102,10 @@ async fn a_stop_while_postgres_is_dead_leaves_nothing() {
     let cluster = Cluster::start(config(&root)).await.expect("starts");
     postmaster::send(cluster.postmaster_pid().expect("runs"), libc::SIGKILL);
     tokio::time::sleep(Duration::from_millis(150)).await;
+    let socket_dir = cluster.socket_dir.clone();
     cluster.stop().await;
-    let data = data(&config(&root));
-    wait_until("all processes are gone", || postmaster::all(&data).is_empty()).await;
+    assert!(postmaster::all(&data(&config(&root))).is_empty(), "a process is left");
+    assert!(!socket_dir.exists(), "the socket's folder is left");
 }
 
 #[tokio::test]

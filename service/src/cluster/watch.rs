@@ -21,6 +21,8 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// A postmaster that lived this long did not die of its start.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// How long a stop waits for the orphans of a killed postmaster.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(5);
 const INSPECTION: Duration = Duration::from_secs(5);
 
 /// Everything that is needed to start the postmaster again.
@@ -132,9 +134,7 @@ impl Launcher {
     /// now (in a restarted container almost surely), and Postgres would refuse to start for it.
     /// Where no process has that number Postgres clears its own files, with checks of its own.
     fn clear_stale(&self) {
-        let mut socket_lock = self.socket().into_os_string();
-        socket_lock.push(".lock");
-        for path in [self.place.data.join("postmaster.pid"), socket_lock.into()] {
+        for path in [self.place.data.join("postmaster.pid"), self.socket_lock()] {
             let first = std::fs::read_to_string(&path).unwrap_or_default();
             let pid = first.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
             if pid.is_some_and(|pid| std::fs::exists(format!("/proc/{pid}")).unwrap_or(false)) {
@@ -172,9 +172,21 @@ impl Launcher {
         ClusterError::StartTimeout { waited: self.config.start_timeout, log, tail }
     }
 
-    /// The socket's folder goes with the last Postgres; the data stays.
-    pub(super) fn clean(&self) {
-        let _ = std::fs::remove_dir(&self.socket_dir);
+    /// The socket's folder goes with the last Postgres; the data stays. One that was killed left
+    /// its socket, which may go once its orphans are gone.
+    pub(super) async fn clean(&self) {
+        let orphans = postmaster::outlive_orphans(&self.place.data);
+        if tokio::time::timeout(ORPHANS_PATIENCE, orphans).await.is_ok() {
+            let _ = std::fs::remove_file(self.socket());
+            let _ = std::fs::remove_file(self.socket_lock());
+            let _ = std::fs::remove_dir(&self.socket_dir);
+        }
+    }
+
+    fn socket_lock(&self) -> PathBuf {
+        let mut path = self.socket().into_os_string();
+        path.push(".lock");
+        path.into()
     }
 
     fn socket(&self) -> PathBuf {
@@ -216,12 +228,12 @@ impl Watcher {
                 back_off = BACK_OFF_MIN;
             }
             if !self.restart(&mut back_off).await {
-                return self.launcher.clean();
+                return self.launcher.clean().await;
             }
         }
         self.postmaster.stop(self.launcher.config.stop_timeout).await;
         self.launcher.pid.store(0, Ordering::Relaxed);
-        self.launcher.clean();
+        self.launcher.clean().await;
     }
 
     async fn watch(&mut self) -> Event {
