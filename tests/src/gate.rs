@@ -111,6 +111,15 @@ impl Gate {
         key
     }
 
+    /// As the audit log names the key of this name: by its id, for names may repeat.
+    pub fn actor(&self, name: &str) -> String {
+        let listed: serde_json::Value =
+            serde_json::from_str(&self.command(&["keys", "list", "--json"]).good()).expect("JSON");
+        let key = listed.as_array().into_iter().flatten().find(|key| key["name"] == name);
+        let id = key.and_then(|key| key["id"].as_str());
+        format!("key:{}", id.unwrap_or_else(|| panic!("no key `{name}` in {listed}")))
+    }
+
     /// `shieldgate ARGS --data-dir DIR`, beside the running service; its code and outputs.
     pub fn command(&self, args: &[&str]) -> Done {
         let data_dir = self.home.data_dir.to_str().expect("a temporary folder's name is plain");

@@ -9,7 +9,7 @@ use shieldgate_tests::{Caller, Gate, samples};
 const SCOPES: [&str; 4] = ["moderate", "read", "review", "admin"];
 
 /// Every route of the OpenAPI document and the scopes that open it; an empty list needs no key.
-const ROUTES: [(&str, &str, &[&str]); 15] = [
+const ROUTES: [(&str, &str, &[&str]); 17] = [
     ("POST", "/v1/images", &["moderate"]),
     ("GET", "/v1/verdicts", &["read"]),
     ("GET", "/v1/verdicts/{id}", &["moderate", "read"]),
@@ -22,7 +22,9 @@ const ROUTES: [(&str, &str, &[&str]); 15] = [
     ("DELETE", "/v1/overrides/{id}", &["admin"]),
     ("GET", "/v1/audit", &["admin"]),
     ("GET", "/healthz", &[]),
+    ("HEAD", "/healthz", &[]),
     ("GET", "/readyz", &[]),
+    ("HEAD", "/readyz", &[]),
     ("GET", "/metrics", &[]),
     ("GET", "/openapi.json", &[]),
 ];
@@ -37,7 +39,9 @@ async fn ask(caller: &Caller, method: &str, route: &str) -> u16 {
     let request = caller.request(method, &path);
     let request = match route {
         "/v1/images" => request.header("content-type", "image/png").body(samples::coffee()),
-        "/v1/overrides" => request.json(&json!({"sha256": "00".repeat(32), "action": "allow", "reason": "a test"})),
+        "/v1/overrides" => {
+            request.json(&json!({"policy": "violence", "action": "allow", "reason": "a test"}))
+        }
         "/v1/policies/{id}/versions" => request.json(&json!({
             "id": "sexual", "title": "t", "modality": "image", "text": "t",
             "judges": [{"name": "open-nsfw", "thresholds": {"review": 0.4, "block": 0.8}}],

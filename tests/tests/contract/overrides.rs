@@ -190,6 +190,8 @@ async fn overrides_that_cannot_be_meant_are_refused() {
             422,
             "expiry_past",
         ),
+        // A misspelt kill switch would switch nothing off.
+        (json!({"policy": "violense", "action": "block", "reason": "r"}), 422, "policy_unknown"),
         (json!({"policy": "", "action": "block", "reason": "r"}), 422, "policy_invalid"),
         (json!({"policy": "p".repeat(65), "action": "block", "reason": "r"}), 422, "policy_invalid"),
     ] {

@@ -74,7 +74,7 @@ async fn versions_are_imported_activated_and_rolled_back_over_http() {
     let audit = caller.get("/v1/audit?act=policy.activated&target=sexual").await;
     let entries = audit.expect(200)["data"].as_array().cloned().unwrap_or_default();
     assert_eq!(entries.len(), 3, "two here, one at the first start: {entries:#?}");
-    assert!(entries[0]["actor"].as_str().is_some_and(|actor| actor.starts_with("key:")), "{}", entries[0]);
+    assert_eq!(entries[0]["actor"], json!(gate.actor("test-moderate.read.admin")));
     assert_eq!(entries[1]["hashes"]["version"], json!(strict));
     let diff = &entries[1]["detail"]["diff"]["judges"];
     assert_eq!(diff["after"][0]["thresholds"]["block"], json!(0.002), "{}", entries[1]);

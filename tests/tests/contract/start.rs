@@ -68,7 +68,7 @@ async fn a_wrong_configuration_is_named() {
     for (text, expected) in [
         ("judge_timeout = 5\n", "`judge_timeout` is no option; is `judge_timeout_ms` meant?"),
         ("listen = [1]\n", "`listen` must be"),
-        ("= 1\n", "is no TOML"),
+        ("= 1\n", "wrong.toml`, line 1: "),
         ("media_keep = 'some'\n", "`some` keeps nothing known"),
     ] {
         let file = folder.path().join("wrong.toml");
@@ -131,7 +131,10 @@ async fn a_missing_judge_stops_the_start_unless_the_policy_says_skip() {
     let args =
         ["policies", "apply", "--activate", "--data-dir", "other", file.to_str().expect("a plain name")];
     let error = shieldgate(folder.path(), &args, &[]).bad(1);
-    assert!(error.contains("policy `gore` needs judge `absent`") && error.contains("hint: "), "{error}");
+    assert!(
+        error.contains("policy `gore` needs judge `absent`") && error.contains("when_missing: skip"),
+        "{error}"
+    );
 
     let gate = Gate::with().policy("gore", &policy("skip")).start().await;
     let caller = gate.caller(&gate.key("moderate"));
