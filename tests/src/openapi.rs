@@ -50,7 +50,8 @@ impl Api {
             return vec![format!("{here}: this status is not documented (body: {body})")];
         };
         let essence = content_type.split(';').next().unwrap_or_default().trim();
-        let Some(content) = response.get("content") else { return Vec::new() };
+        // HEAD is answered as GET would be, without the body.
+        let Some(content) = response.get("content").filter(|_| method != "HEAD") else { return Vec::new() };
         let Some(media) = content.get(essence) else {
             return vec![format!("{here}: content type `{essence}` is not documented")];
         };
