@@ -45,7 +45,7 @@ async fn a_database_that_goes_away_is_503_and_then_200() {
     let seen = load.end().await;
     assert!(seen.iter().all(|seen| matches!(seen, Seen::Answered(_))), "the service breaks no connection");
     let answered = verdicts(&seen, &[503]);
-    assert!(count(&seen, 503) > 0 && answered.len() > 20, "{} answered", answered.len());
+    assert!(count(&seen, 503) > 0 && answered.len() > 5, "{} answered", answered.len());
     on_record(&mut server.connect("owner", "gate").await, &answered).await;
     let (verdicts, entries): (i64, i64) = sqlx::query_as(
         "select (select count(*) from verdicts), (select count(distinct target) from audit where act = 'verdict.recorded')",

@@ -53,7 +53,7 @@ async fn clients_that_go_on_sending_do_not_hold_it_up() {
     drop(idle);
     // Refused connections come back as broken; what was answered is whole.
     let answered = verdicts(&seen, &[503]);
-    assert!(answered.len() > 20, "{}", answered.len());
+    assert!(answered.len() > 5, "{}", answered.len());
     assert!(seen.iter().any(|seen| matches!(seen, Seen::Broken)));
     assert!(took < Duration::from_secs(12), "it took {took:?}");
     gate.restart().await;
