@@ -84,6 +84,8 @@ def main(argv):
     except Trouble as trouble:
         print(f"error: {trouble}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
         print(f"error: cannot write the assets in {assets}: {error}", file=sys.stderr)
         return 1
