@@ -177,7 +177,7 @@ pub enum FileError {
         source: std::io::Error,
     },
     /// Without the line itself: it may hold a password.
-    #[error("configuration file `{}` is no TOML: line {line}: {message}", path.display())]
+    #[error("configuration file `{}`, line {line}: {message}", path.display())]
     Toml { path: PathBuf, line: usize, message: String },
     #[error("configuration file `{}`: `{key}` is no option{}", path.display(), similar(suggestion.as_deref()))]
     Unknown { path: PathBuf, key: String, suggestion: Option<String> },
