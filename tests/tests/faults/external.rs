@@ -17,7 +17,7 @@ const RECOVERY: Duration = Duration::from_secs(20);
 async fn a_database_that_goes_away_is_503_and_then_200() {
     let server = Server::start().await;
     let setup = server.under(stage(&["steady"])).policy("alpha", &policy("alpha", &["steady"], "fail"));
-    let mut gate = setup.start().await;
+    let mut gate = setup.fresh().start().await;
     // Its check looks into the private cluster, and there is none.
     gate.skip_check_at_end();
     assert!(!gate.data_dir().join("postgres").exists(), "no private cluster beside a named database");
