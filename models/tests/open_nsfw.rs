@@ -170,7 +170,7 @@ fn an_added_model_is_found_again_and_a_changed_one_refused() -> Result<()> {
     let mut bytes = std::fs::read(&weights)?;
     bytes[1_000_000] ^= 1;
     std::fs::write(&weights, bytes)?;
-    let error = found.check_unchanged().expect_err("one bit differs");
+    let error = found.check_unchanged(&[]).expect_err("one bit differs");
     assert!(error.to_string().contains("models add"), "{error}");
     assert!(judges::open(&runtime(), &found, "test").is_err());
     Ok(())

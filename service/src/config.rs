@@ -74,6 +74,9 @@ pub struct Gate {
     /// Address to serve on.
     #[arg(long, env, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Address for `/metrics` (and `/healthz`, `/readyz`) alone; beside the API where absent.
+    #[arg(long, env)]
+    pub metrics_listen: Option<SocketAddr>,
     /// Where models run: `auto`, `cpu`, `cuda:N`. A device that is named and absent stops the start.
     #[arg(long, env, default_value = "auto")]
     pub device: DeviceChoice,

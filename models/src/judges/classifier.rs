@@ -33,6 +33,7 @@ pub const KIND: Kind = Kind {
     looks_like: "`judge.yaml` beside an ONNX file (an image classifier)",
     recognises: |folder| folder.join(MANIFEST).is_file(),
     check,
+    optional: &[],
     method: || format!("v{VERSION}"),
     open: |runtime, folder, card| Ok(Box::new(Classifier::open(runtime, folder, card)?)),
 };

@@ -14,7 +14,7 @@ use super::{Failed, output};
 use crate::config::{Common, Database};
 use crate::http::auth::{KEY_PREFIX, Scope};
 use crate::store::keys::{self, ApiKey};
-use crate::store::{Store, audit};
+use crate::store::{self, Store, audit};
 use crate::timestamp;
 
 #[derive(Conf)]
@@ -105,8 +105,15 @@ impl Keys {
             KeysCommand::Create(create) => {
                 let connected = Connected::open(&create.common, &create.database, Role::Command).await?;
                 let made = make(&connected.store, &create).await;
+                let judged = has_policies(&connected.store, &create.project.0).await;
                 connected.close().await;
                 let (id, key) = made?;
+                if let Ok(false) = judged {
+                    output::note(format_args!(
+                        "project `{0}` has no active policy, so uploads will be answered 503\n  hint: `shieldgate policies apply DIR --activate --project {0}`",
+                        create.project.0
+                    ));
+                }
                 output::secret(&key).map_err(|error| {
                     format!("key `{id}` was made, but could not be printed ({error})\n  hint: `shieldgate keys revoke {id}`, and make another")
                 })?;
@@ -188,6 +195,11 @@ async fn make(store: &Store, create: &Create) -> Result<(Uuid, String), Failed> 
     audit::append(&mut transaction, &entry(&row, "key.created")).await?;
     Store::commit(transaction).await?;
     Ok((row.id, key))
+}
+
+async fn has_policies(store: &Store, project: &str) -> store::Result<bool> {
+    let mut conn = store.acquire().await?;
+    Ok(!store::policies::in_force(&mut conn, project).await?.policies.is_empty())
 }
 
 async fn listed(store: &Store, project: Option<&str>) -> Result<Vec<ApiKey>, Failed> {

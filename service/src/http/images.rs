@@ -8,6 +8,7 @@ use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, post, web};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 use utoipa::IntoParams;
 
 use super::auth::{Caller, Scope};
@@ -75,15 +76,39 @@ pub(super) async fn moderate_image(
     payload: web::Payload,
 ) -> Result<web::Json<Verdict>, ApiError> {
     caller.require(&[Scope::Moderate])?;
-    let asked: Asked = query(&request)?;
-    let idempotency_key = idempotency_key(&request)?;
-    let (body, form) = read(&state, &request, payload).await?;
+    let admitted = admit(&caller, &state, &request, &request_id, payload).await;
+    // What is turned away before it is looked at counts with the submissions that got no verdict.
+    let (submission, _in_flight) = admitted.inspect_err(|error| state.metrics.turned_away(error.code()))?;
+    let verdict = tokio::select! {
+        biased;
+        verdict = state.moderator.moderate(submission) => verdict,
+        // Dropped wherever it is: at most a verdict is on record that nobody read.
+        () = peer::left(&request) => {
+            state.metrics.turned_away("client_left");
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
+        }
+    };
+    state.metrics.moderated(&verdict);
+    Ok(web::Json(verdict?))
+}
+
+/// Reads the request within its bounds and takes a place among those worked on.
+async fn admit<'a>(
+    caller: &Caller,
+    state: &'a State,
+    request: &HttpRequest,
+    request_id: &RequestId,
+    payload: web::Payload,
+) -> Result<(Submission, SemaphorePermit<'a>), ApiError> {
+    let asked: Asked = query(request)?;
+    let idempotency_key = idempotency_key(request)?;
+    let (body, form) = read(state, request, payload).await?;
     let reference = word(form.reference.or(asked.reference), "ref")?;
     let subject = word(form.subject.or(asked.subject), "subject")?;
     let metadata = metadata(form.metadata)?;
     let policies = asked.policies.as_deref().map(policy_list).transpose()?;
 
-    let _in_flight = state.in_flight.try_acquire().map_err(|_| {
+    let in_flight = state.in_flight.try_acquire().map_err(|_| {
         ApiError::from(crate::moderate::ModerateError::Busy {
             refused: Refused::Full,
             retry_after: state.moderator.scheduler.expected_wait(),
@@ -105,16 +130,7 @@ pub(super) async fn moderate_image(
         request_id: request_id.to_string(),
         deadline: Instant::now() + state.request_timeout,
     };
-    let verdict = tokio::select! {
-        biased;
-        verdict = state.moderator.moderate(submission) => verdict,
-        // Dropped wherever it is: at most a verdict is on record that nobody read.
-        () = peer::left(&request) => {
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
-        }
-    };
-    state.metrics.moderated(&verdict);
-    Ok(web::Json(verdict?))
+    Ok((submission, in_flight))
 }
 
 /// What the form of `POST /v1/images` looks like; documentation only.

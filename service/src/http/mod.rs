@@ -7,6 +7,7 @@
 mod audit;
 pub mod auth;
 mod body;
+mod docs;
 mod images;
 mod operations;
 mod overrides;
@@ -14,6 +15,7 @@ mod peer;
 mod policies;
 mod problem;
 mod request_id;
+mod unrouted;
 mod verdicts;
 
 use std::net::TcpListener;
@@ -56,6 +58,8 @@ pub struct HttpConfig {
     pub request_timeout: Duration,
     pub connections_max: usize,
     pub workers: usize,
+    /// Serve `/metrics` beside the API, not on a listener of its own.
+    pub metrics_here: bool,
     /// How long open requests may take to end at shutdown.
     pub shutdown_grace: Duration,
     pub runtime: String,
@@ -89,11 +93,17 @@ impl State {
 
 /// Serves on an open listener until it is told to stop; the handle stops it.
 pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig) -> std::io::Result<Server> {
+    let metrics_here = config.metrics_here;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(json_config())
             .wrap(from_fn(request_id::around))
+            .configure(|config| {
+                if metrics_here {
+                    config.service(operations::metrics);
+                }
+            })
             .configure(routes)
     })
     .on_connect(peer::remember)
@@ -103,6 +113,25 @@ pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig
     .client_request_timeout(HEAD_TIMEOUT)
     .shutdown_timeout(config.shutdown_grace.as_secs().max(1))
     // Signals are ours: the scheduler, telemetry and Postgres must stop in their order.
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+/// Metrics and health on a listener of their own, which the outside need not reach.
+pub fn serve_metrics(listener: TcpListener, state: web::Data<State>) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(request_id::around))
+            .service(operations::metrics)
+            .service(operations::healthz)
+            .service(operations::readyz)
+            .default_service(web::route().to(unrouted::unrouted))
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_TIMEOUT)
     .disable_signals()
     .listen(listener)?
     .run();
@@ -124,9 +153,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(audit::audit_list)
         .service(operations::healthz)
         .service(operations::readyz)
-        .service(operations::metrics)
         .service(operations::openapi)
-        .service(operations::index);
+        .service(operations::index)
+        .service(docs::docs)
+        .service(docs::docs_file)
+        .default_service(web::route().to(unrouted::unrouted));
 }
 
 /// The framework would answer in plain text.

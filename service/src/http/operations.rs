@@ -114,6 +114,7 @@ pub(super) async fn index() -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::html()).body(
         "<!doctype html><html lang=en><meta charset=utf-8><title>shieldgate</title>\
          <h1>shieldgate</h1><p>The gate is running.</p><ul>\
+         <li><a href=/docs>The API, to read and try</a>\
          <li><a href=/openapi.json>The API, as OpenAPI 3.1</a>\
          <li><a href=/readyz>Readiness and installed judges</a>\
          <li><a href=/metrics>Metrics</a></ul>",

@@ -36,6 +36,16 @@ const PRECISION: &str = "fp32";
 /// Suffixes a batch: keys and values of the prefix are repeated for each, so it bounds memory.
 const BATCH_MAX: usize = 8;
 
+/// The configuration that a checkpoint may lack, whichever of it is read in the end.
+const OPTIONAL: &[&str] = &[
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "model.safetensors.index.json",
+];
+
 pub const KIND: Kind = Kind {
     name: "shieldgemma2",
     looks_like: "a ShieldGemma 2 checkpoint (`config.json` with `model_type: shieldgemma2`, safetensors, tokenizer)",
@@ -43,6 +53,7 @@ pub const KIND: Kind = Kind {
     // that reads one too stands before this in the list, and looks at `model_type`.
     recognises: |folder| folder.join(config::FILE).is_file(),
     check,
+    optional: OPTIONAL,
     method: || format!("graph v{GRAPH_VERSION}, preprocessing v{PREPROCESSING_VERSION}, {PRECISION}"),
     open: |runtime, folder, card| Ok(Box::new(ShieldGemma2::open(runtime, folder, card)?)),
 };
@@ -87,11 +98,14 @@ impl Checkpoint {
 
 fn check(folder: &Path) -> Result<Checked, ModelError> {
     let checkpoint = Checkpoint::read(folder)?;
-    let files = checkpoint
-        .files()
-        .into_iter()
-        .map(|file| FileRecord::of(folder, file))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut files = checkpoint.files();
+    let beside = OPTIONAL.iter().map(PathBuf::from).filter(|file| folder.join(file).is_file());
+    for file in beside {
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    let files = files.into_iter().map(|file| FileRecord::of(folder, file)).collect::<Result<Vec<_>, _>>()?;
     let about = checkpoint.config.about;
     Ok(Checked { name: about.name, demo: about.demo, files })
 }
