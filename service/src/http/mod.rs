@@ -55,6 +55,8 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Submissions worked on at once; more are refused with 429.
     pub in_flight_max: usize,
+    /// The same for the bulk lane.
+    pub bulk_in_flight_max: usize,
     pub request_timeout: Duration,
     pub connections_max: usize,
     pub workers: usize,
@@ -72,6 +74,8 @@ pub struct State {
     metrics: Metrics,
     bodies: Bodies,
     in_flight: Semaphore,
+    /// Apart, so that bulk work can't take the places of interactive work.
+    bulk_in_flight: Semaphore,
     request_timeout: Duration,
     runtime: String,
     device: String,
@@ -84,6 +88,7 @@ impl State {
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
             in_flight: Semaphore::new(config.in_flight_max.max(1)),
+            bulk_in_flight: Semaphore::new(config.bulk_in_flight_max.max(1)),
             request_timeout: config.request_timeout,
             runtime: config.runtime.clone(),
             device: config.device.clone(),

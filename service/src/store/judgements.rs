@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::read::{Place, Word as _, hex, signed, utc};
 use super::{Result, Sha256, StoreError};
-use crate::verdict::Worst;
+use crate::verdict::{FrameScore, Worst};
 
 /// One success. Failures are not kept: the next upload tries again.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Judgement {
     pub question_hash: Sha256,
     pub probability: f32,
     pub worst: Option<Worst>,
+    /// Of an animation, each frame that was looked at, the worst first: policies count frames differently.
+    pub frames: Vec<FrameScore>,
     pub runtime: String,
     pub device: String,
     pub at: OffsetDateTime,
@@ -49,6 +51,7 @@ struct Row {
     worst_frame: Option<i64>,
     worst_at_ms: Option<i64>,
     worst_background: Option<String>,
+    frames: Option<String>,
     runtime: String,
     device: String,
     at: OffsetDateTime,
@@ -69,6 +72,12 @@ impl TryFrom<Row> for Judgement {
             judge_digest: place.sha256("digest", &row.judge_digest)?,
             question_hash: place.sha256("question_hash", &row.question_hash)?,
             probability: row.probability,
+            frames: match row.frames {
+                None => Vec::new(),
+                Some(text) => {
+                    serde_json::from_str(&text).map_err(|error| place.wrong("frames", error.to_string()))?
+                }
+            },
             worst: place.worst(row.worst_frame, row.worst_at_ms, row.worst_background.as_deref())?,
             runtime: row.runtime,
             device: row.device,
@@ -90,7 +99,7 @@ pub async fn recall(
         asked.iter().map(|(digest, question)| (digest.as_slice(), question.as_slice())).unzip();
     let rows: Vec<Row> = sqlx::query_as(
         "select j.digest as judge_digest, m.question_hash, m.probability,
-                m.worst_frame, m.worst_at_ms, m.worst_background, m.runtime, m.device, m.at
+                m.worst_frame, m.worst_at_ms, m.worst_background, m.frames::text, m.runtime, m.device, m.at
          from (select distinct digest, question_hash
                from unnest($3::bytea[], $4::bytea[]) u (digest, question_hash)) asked
          join judges j on j.digest = asked.digest
@@ -131,19 +140,24 @@ pub async fn insert(
         .iter()
         .map(|j| worst(j).map(|worst| signed("worst.at_ms", worst.at_ms)).transpose())
         .collect::<Result<Vec<Option<i64>>>>()?;
+    let frames = judgements.iter().map(|judgement| {
+        let several = (!judgement.frames.is_empty()).then(|| serde_json::to_string(&judgement.frames));
+        several.transpose().map_err(|error| StoreError::unstorable("frames", error.to_string()))
+    });
+    let frames = frames.collect::<Result<Vec<Option<String>>>>()?;
     let unknown: Option<Vec<u8>> = sqlx::query_scalar(
         "with asked as (
              select j.id, u.*
              from unnest($3::bytea[], $4::bytea[], $5::real[], $6::bigint[], $7::bigint[], $8::text[],
-                         $9::text[], $10::text[], $11::timestamptz[])
+                         $9::text[], $10::text[], $11::timestamptz[], $12::text[])
                   u (digest, question_hash, probability, worst_frame, worst_at_ms, worst_background,
-                     runtime, device, at)
+                     runtime, device, at, frames)
              left join judges j on j.digest = u.digest),
          first as (
              insert into judgements (sha256, judge_id, question_hash, project, probability,
-                                     worst_frame, worst_at_ms, worst_background, runtime, device, at)
+                                     worst_frame, worst_at_ms, worst_background, runtime, device, at, frames)
              select $2, id, question_hash, $1, probability,
-                    worst_frame, worst_at_ms, worst_background, runtime, device, at
+                    worst_frame, worst_at_ms, worst_background, runtime, device, at, frames::json
              from asked where id is not null
              -- The same order in every transaction, or two uploads of the same bytes could deadlock.
              order by id, question_hash
@@ -179,6 +193,7 @@ pub async fn insert(
     .bind(judgements.iter().map(|j| j.runtime.as_str()).collect::<Vec<_>>())
     .bind(judgements.iter().map(|j| j.device.as_str()).collect::<Vec<_>>())
     .bind(judgements.iter().map(|j| j.at).collect::<Vec<_>>())
+    .bind(frames)
     .fetch_optional(conn)
     .await?;
     match unknown {

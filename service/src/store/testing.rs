@@ -158,6 +158,7 @@ pub(crate) fn judgement(judge: u8, question: u8, probability: f32) -> Judgement 
         question_hash: hash(question),
         probability,
         worst: Some(Worst { frame: 3, at_ms: 120, background: None }),
+        frames: Vec::new(),
         runtime: "onnxruntime 1.32.0".to_owned(),
         device: "cpu".to_owned(),
         at: at("2026-11-24T12:00:00.123456Z"),

@@ -3,7 +3,7 @@
 use crate::store::judgements::{ensure_judge, insert, recall};
 use crate::store::testing::{hash, judgement, with_database};
 use crate::store::{StoreError, contents};
-use crate::verdict::{Background, Worst};
+use crate::verdict::{Background, FrameScore, Worst};
 
 #[tokio::test]
 async fn a_judgement_comes_back_as_it_was() {
@@ -20,6 +20,12 @@ async fn a_judgement_comes_back_as_it_was() {
         written[1].worst = None;
         written[2].worst =
             Some(Worst { frame: u32::MAX, at_ms: 1 << 60, background: Some(Background::Black) });
+        written[0].frames = [(3, 0.1), (0, f32::MIN_POSITIVE), (9, 0.0)]
+            .map(|(frame, probability)| FrameScore {
+                probability,
+                place: Worst { frame, at_ms: 40, background: Some(Background::White) },
+            })
+            .to_vec();
         insert(&mut conn, "p", &hash(9), &written).await.expect("inserts");
         insert(&mut conn, "p", &hash(9), &[]).await.expect("nothing is no mistake");
         let asked: Vec<_> = written.iter().map(|j| (j.judge_digest, j.question_hash)).collect();
