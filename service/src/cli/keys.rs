@@ -192,7 +192,7 @@ async fn make(store: &Store, create: &Create) -> Result<(Uuid, String), Failed> 
     };
     let mut transaction = store.begin().await?;
     keys::create(&mut transaction, &row).await?;
-    audit::append(&mut transaction, &entry(&row, "key.created")).await?;
+    audit::append(&mut transaction, &[entry(&row, "key.created")]).await?;
     Store::commit(transaction).await?;
     Ok((row.id, key))
 }
@@ -211,7 +211,7 @@ async fn end(store: &Store, revoke: &Revoke) -> Result<Option<ApiKey>, Failed> {
     let mut transaction = store.begin().await?;
     let revoked = keys::revoke(&mut transaction, &revoke.project.0, revoke.id, timestamp::now()).await?;
     if let Some(key) = &revoked {
-        audit::append(&mut transaction, &entry(key, "key.revoked")).await?;
+        audit::append(&mut transaction, &[entry(key, "key.revoked")]).await?;
     }
     Store::commit(transaction).await?;
     Ok(revoked)

@@ -175,7 +175,7 @@ pub fn conclude(policies: &[PolicyAnswer], content: &Content, looked_at: u32) ->
 }
 
 /// What every verdict must hold, checked before it is recorded and on what came back from the record.
-pub fn check(verdict: &Verdict, requested: &[&str]) -> Result<(), Breach> {
+pub fn check(verdict: &Verdict, requested: &[String]) -> Result<(), Breach> {
     let breach = |what: String| Err(Breach(what));
     for policy in requested {
         let answered = verdict.policies.iter().filter(|answer| answer.policy == *policy).count();

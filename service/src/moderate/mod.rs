@@ -24,10 +24,12 @@ use uuid::Uuid;
 
 use self::judging::Plan;
 use self::record::Recording;
+use self::recorder::Recorder;
 use crate::media::{self, Limits, Looked};
 use crate::policy::Modality;
 use crate::scheduler::{Lane, Refused, Scheduler, Views};
 use crate::store::idempotency::Recorded;
+use crate::store::verdicts::Provenance;
 use crate::store::{self, Store, admission, verdicts};
 use crate::timestamp;
 use crate::verdict::{Action, Content, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict};
@@ -37,6 +39,7 @@ mod error;
 mod judging;
 pub mod policies;
 mod record;
+mod recorder;
 mod submission;
 
 pub use error::ModerateError;
@@ -87,6 +90,7 @@ pub struct Moderator {
     pub scheduler: Arc<Scheduler>,
     /// The policy sets in force, shared with the routes that change them.
     pub policies: Arc<PolicyCache>,
+    recorder: Recorder,
     originals: media::keep::Keep,
     decoders: Arc<Semaphore>,
     /// Of those, what bulk work may hold: it must not make a person wait for a core.
@@ -107,7 +111,8 @@ impl Moderator {
         let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
         let bulk_decoders = Arc::new(Semaphore::new((config.decoders / 2).max(1)));
         let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
-        Self { store, scheduler, policies, originals, decoders, bulk_decoders, pictures, config }
+        let recorder = Recorder::start(&store);
+        Self { store, scheduler, policies, recorder, originals, decoders, bulk_decoders, pictures, config }
     }
 
     #[tracing::instrument(name = "moderate", skip_all, fields(project = submission.project, source = submission.source))]
@@ -148,20 +153,27 @@ impl Moderator {
         };
 
         let verdict = self.conclude(&submission, &sha256, &looked, answers, plan.not_run.clone(), now);
-        let requested: Vec<&str> = selected.iter().map(|active| active.policy.id.as_str()).collect();
+        let requested: Vec<String> = selected.iter().map(|active| active.policy.id.clone()).collect();
         decide::check(&verdict, &requested)?;
         let kept = self.keep(&submission, &sha256, verdict.action, now).await?;
         let recording = Recording {
-            verdict: &verdict,
-            requested: &requested,
+            verdict,
+            requested,
             sha256,
-            fingerprint,
             kept,
             judgements: self.fresh(&findings, now),
-            policy_generation: set.generation,
-            subject: submission.subject_hash(&self.config.subject_key),
+            provenance: Provenance {
+                key_id: submission.key_id,
+                subject_hash: submission.subject_hash(&self.config.subject_key),
+                policy_generation: set.generation,
+                rescan_id: None,
+            },
+            idempotency: submission.idempotency_key.clone().map(|key| (submission.route, key)),
+            fingerprint,
+            actor: submission.actor.clone(),
+            request_id: submission.request_id.clone(),
         };
-        match self.store.in_time(recording.commit(&self.store, &submission)).await? {
+        match self.recorder.record(recording).await? {
             Ok(recorded) => Ok(recorded),
             Err(earlier) => self.replay(&submission, earlier, fingerprint).await,
         }
