@@ -75,6 +75,10 @@ impl Gate {
         self.data_dir.join("postgres")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// An error if it ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.child.try_wait()? {

@@ -3,6 +3,7 @@
 mod arrivals;
 mod bench;
 mod callers;
+mod cpu;
 mod gate;
 mod machine;
 mod metrics;

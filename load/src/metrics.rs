@@ -3,19 +3,35 @@
 /// A judge's counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct JudgeNow {
-    pub(crate) batches: f64,
-    pub(crate) pictures: f64,
-    /// How long one picture takes it, smoothed; in seconds.
-    pub(crate) a_picture: f64,
+    batches: f64,
+    pictures: f64,
+    a_picture: Taken,
+}
+
+/// How long one picture takes a judge, smoothed; in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Taken {
+    /// As it is now.
+    Gauge(f64),
+    /// A gate that gives it as a histogram puts the value of the moment into it each time it is asked.
+    Asked { sum: f64, times: f64 },
 }
 
 impl JudgeNow {
     /// None: the text has nothing about this judge.
     pub(crate) fn read(text: &str, judge: &str) -> Option<Self> {
+        let of = |name| value(text, name, judge);
+        let a_picture = match of("shieldgate_judge_run_seconds") {
+            Some(now) => Taken::Gauge(now),
+            None => Taken::Asked {
+                sum: of("shieldgate_judge_run_seconds_sum")?,
+                times: of("shieldgate_judge_run_seconds_count")?,
+            },
+        };
         Some(Self {
-            batches: value(text, "shieldgate_judge_batches_total", judge)?,
-            pictures: value(text, "shieldgate_judge_pictures_total", judge)?,
-            a_picture: value(text, "shieldgate_judge_run_seconds", judge)?,
+            batches: of("shieldgate_judge_batches_total")?,
+            pictures: of("shieldgate_judge_pictures_total")?,
+            a_picture,
         })
     }
 
@@ -23,6 +39,19 @@ impl JudgeNow {
     pub(crate) fn pictures_a_batch(&self, before: &Self) -> Option<f64> {
         let batches = self.batches - before.batches;
         (batches > 0.0).then(|| (self.pictures - before.pictures) / batches)
+    }
+
+    /// How long one picture takes by now, in seconds; `before` is what was read the time before. None where
+    /// nothing was ever judged.
+    pub(crate) fn a_picture(&self, before: &Self) -> Option<f64> {
+        let seconds = match (self.a_picture, before.a_picture) {
+            (Taken::Gauge(now), _) => now,
+            (Taken::Asked { sum, times }, Taken::Asked { sum: sum_before, times: times_before }) => {
+                (sum - sum_before) / (times - times_before)
+            }
+            (Taken::Asked { sum, times }, Taken::Gauge(_)) => sum / times,
+        };
+        (seconds > 0.0 && seconds.is_finite()).then_some(seconds)
     }
 }
 
@@ -48,10 +77,23 @@ mod tests {
             shieldgate_judge_pictures_total{judge=\"nsfw\"} 10\n\
             shieldgate_judge_run_seconds{judge=\"nsfw\"} 0.025\n";
         let now = JudgeNow::read(text, "nsfw").expect("it is there");
-        assert_eq!(now, JudgeNow { batches: 4.0, pictures: 10.0, a_picture: 0.025 });
-        let before = JudgeNow { batches: 2.0, pictures: 3.0, a_picture: 0.0 };
-        assert_eq!(now.pictures_a_batch(&before), Some(3.5));
+        assert_eq!(now.pictures_a_batch(&JudgeNow { batches: 2.0, pictures: 3.0, ..now }), Some(3.5));
         assert_eq!(now.pictures_a_batch(&now), None);
+        assert_eq!(now.a_picture(&now), Some(0.025));
         assert_eq!(JudgeNow::read(text, "other"), None);
+    }
+    #[test]
+    fn a_histogram_of_moments_gives_the_latest() {
+        let text = |sum: f64, times: u32| {
+            format!(
+                "shieldgate_judge_batches_total{{judge=\"n\"}} 1\nshieldgate_judge_pictures_total{{judge=\"n\"}} 1\n\
+                 shieldgate_judge_run_seconds_bucket{{judge=\"n\",le=\"1\"}} 1\n\
+                 shieldgate_judge_run_seconds_sum{{judge=\"n\"}} {sum}\n\
+                 shieldgate_judge_run_seconds_count{{judge=\"n\"}} {times}\n"
+            )
+        };
+        let (before, now) = (JudgeNow::read(&text(0.5, 3), "n"), JudgeNow::read(&text(0.75, 4), "n"));
+        let (before, now) = (before.expect("read"), now.expect("read"));
+        assert_eq!((now.a_picture(&before), now.a_picture(&now)), (Some(0.25), None));
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Against {
     #[arg(long)]
     pub(crate) url: Option<String>,
     /// The running gate's API key with the scope `moderate`.
-    #[arg(long, env = "KEY")]
+    #[arg(long, env = "KEY", secret)]
     pub(crate) key: Option<String>,
     #[conf(flatten)]
     pub(crate) own: OwnGate,
@@ -331,6 +331,9 @@ pub(crate) struct Bench {
     /// `pgbench`; the one beside the gate's own Postgres where absent.
     #[arg(long)]
     pub(crate) pgbench: Option<PathBuf>,
+    /// The picture that `recall` uploads; a photograph of 64 KB that comes with the program where absent.
+    #[arg(long)]
+    pub(crate) picture: Option<PathBuf>,
     /// End with exit code 1 where a bound is missed.
     #[arg(long)]
     pub(crate) enforce: bool,

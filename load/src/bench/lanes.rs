@@ -93,7 +93,8 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         let only = setting.callers(BULK_CALLERS, BULK, Lane::Bulk, source(BULK)).await?;
         let after = setting.target.judge(&setting.options.judge).await?;
         let pictures = after.pictures_a_batch(&mixed).context("no bulk batch ran")?;
-        let batch_ms = pictures * after.a_picture * 1000.0;
+        let picture_ms = after.a_picture(&mixed).context("no picture was judged")? * 1000.0;
+        let batch_ms = pictures * picture_ms;
 
         finding.expect_verdicts("interactive alone", INTERACTIVE, &quiet);
         finding.expect_verdicts("interactive beside bulk", INTERACTIVE, &loud);
@@ -114,7 +115,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
             "bulk_batch_ms": batch_ms,
             "bulk_batch_pictures": pictures,
             "pictures_a_batch_beside_interactive": mixed.pictures_a_batch(&before),
-            "picture_ms": after.a_picture * 1000.0,
+            "picture_ms": picture_ms,
         }));
         rises.push((loud_ms.p95_ms - batch_ms) / quiet_ms.p95_ms.max(f64::MIN_POSITIVE));
         alone.push(quiet_ms.p95_ms);

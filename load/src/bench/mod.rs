@@ -94,7 +94,7 @@ pub(crate) async fn run(options: Bench) -> Result<ExitCode> {
     let missed = findings.iter().flat_map(|finding| &finding.bounds).any(|bound| !bound.met);
     if let Some(path) = &options.json {
         let results = Results {
-            started_at: started_at.format(&Rfc3339)?,
+            started_at: started_at.truncate_to_second().format(&Rfc3339)?,
             command: report::without_key(std::env::args()),
             version: env!("CARGO_PKG_VERSION"),
             machine,

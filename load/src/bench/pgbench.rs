@@ -29,6 +29,7 @@ const DEBIAN: [&str; 4] = ["18", "17", "16", "15"];
 /// A private cluster and the programs to ask it with.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    pub(super) postmaster: u32,
     socket_dir: PathBuf,
     pgbench: PathBuf,
     psql: PathBuf,
@@ -58,7 +59,12 @@ impl Cluster {
         let psql = [beside.with_file_name("psql"), pgbench.with_file_name("psql")];
         let psql =
             psql.into_iter().find(|path| path.is_file()).context("no psql beside Postgres or pgbench")?;
-        Ok(Self { socket_dir: postmaster.socket_dir, pgbench: pgbench.clone(), psql })
+        Ok(Self {
+            postmaster: postmaster.pid,
+            socket_dir: postmaster.socket_dir,
+            pgbench: pgbench.clone(),
+            psql,
+        })
     }
 
     fn command(&self, program: &Path) -> Command {

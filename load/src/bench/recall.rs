@@ -1,11 +1,14 @@
 //! Is recording the limit of a recalled upload, and not the gate around it?
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::pgbench::{self, Cluster};
 use super::spread::{Bound, Limit, Measured};
 use super::{Finding, Setting, WARM_UP};
+use crate::cpu::CpuTime;
 use crate::pictures::{self, Mix, Source};
 use crate::report::Percentiles;
 use crate::say;
@@ -31,7 +34,10 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         "fsync and synchronous_commit are `{durable}`: commits that no disk has seen"
     );
 
-    let picture = pictures::photograph_64_kb();
+    let picture = match &setting.options.picture {
+        Some(file) => pictures::load(std::slice::from_ref(file))?.swap_remove(0),
+        None => pictures::photograph_64_kb(),
+    };
     let bytes = picture.len();
     let source = || Source::new(vec![picture.clone()], Mix::Same, "recall", 1);
     let warm = setting.callers_for(WARM_UP, AT_ONCE, "recall", Lane::Interactive, source()).await?;
@@ -54,9 +60,23 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     };
     let mut recorded = verdicts(&warm);
     let (mut gate, mut postgres, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
+    let mut cpu: [Vec<f64>; 4] = Default::default();
     for round in 1..=rounds {
+        let look = || CpuTime::look(own.pid(), cluster.postmaster);
+        let before = look();
         let uploads = setting.callers(AT_ONCE, "recall", Lane::Interactive, source()).await?;
+        let between = look();
         let inserts = cluster.run(&script, CLIENTS, seconds).await?;
+        let (upload_cpu, insert_cpu) = (between.since(&before), look().since(&between));
+        let each = |time: Duration, count: u64| time.as_secs_f64() * 1000.0 / count.max(1) as f64;
+        let count = verdicts(&uploads);
+        let used = [
+            each(upload_cpu.gate, count),
+            each(upload_cpu.postgres, count),
+            each(upload_cpu.load, count),
+            each(insert_cpu.postgres, inserts.transactions),
+        ];
+        cpu.iter_mut().zip(used).for_each(|(all, ms)| all.push(ms));
         recorded += verdicts(&uploads) + inserts.transactions;
         finding.expect_verdicts("recalled uploads", "recall", &uploads);
         if uploads.rows.contains_key(&("recall", Outcome::Judged)) {
@@ -68,8 +88,10 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
             inserts.a_second
         ));
         finding.rounds.push(json!({
-            "gate": {"a_second": rate, "latency": latency},
-            "pgbench": {"a_second": inserts.a_second, "transactions": inserts.transactions},
+            "gate": {"a_second": rate, "latency": latency,
+                     "cpu_ms_an_upload": {"gate": used[0], "postgres": used[1], "load": used[2]}},
+            "pgbench": {"a_second": inserts.a_second, "transactions": inserts.transactions,
+                        "cpu_ms_a_transaction": {"postgres": used[3]}},
         }));
         gate.push(rate);
         postgres.push(inserts.a_second);
@@ -89,10 +111,15 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     }
     let ratios = gate.iter().zip(&postgres).map(|(gate, postgres)| gate / postgres.max(f64::MIN_POSITIVE));
     finding.bounds.push(Bound::new("gate / pgbench", Limit::AtLeast(RATIO_MIN), ratios));
+    let [by_gate, by_postgres, by_callers, by_inserts] = cpu;
     finding.measured = vec![
         Measured::new("recalled uploads", "/s", gate),
         Measured::new("pgbench, the same inserts", "/s", postgres),
         Measured::new("p99 of a recalled upload", " ms", p99s),
+        Measured::new("CPU an upload: the gate", " ms", by_gate),
+        Measured::new("CPU an upload: its Postgres", " ms", by_postgres),
+        Measured::new("CPU an upload: these callers", " ms", by_callers),
+        Measured::new("CPU a pgbench transaction: Postgres", " ms", by_inserts),
     ];
     Ok(finding)
 }

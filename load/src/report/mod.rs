@@ -41,7 +41,9 @@ pub(crate) struct Report {
     faults: BTreeMap<&'static str, u64>,
     generator: Generator,
     over_time: Vec<Moment>,
-    /// Latencies of verdicts, by stream.
+    /// Latencies of verdicts, judged and recalled alike, by stream.
+    verdicts: BTreeMap<&'static str, Percentiles>,
+    /// The same as histograms.
     distribution: BTreeMap<&'static str, Vec<Bar>>,
 }
 
@@ -150,11 +152,12 @@ impl Report {
             (*status, said)
         });
         let lag = Percentiles::of(&tally.lag);
-        let distribution = tally.streams().into_iter().map(|stream| (stream, bars(&tally.verdicts(stream))));
+        let streams = tally.streams().into_iter().map(|stream| (stream, tally.verdicts(stream)));
+        let streams: Vec<_> = streams.filter(|(_, latencies)| !latencies.is_empty()).collect();
         Ok(Self {
             profile,
             asked,
-            started_at: started_at.format(&Rfc3339)?,
+            started_at: started_at.truncate_to_second().format(&Rfc3339)?,
             command: without_key(std::env::args()),
             version: env!("CARGO_PKG_VERSION"),
             machine,
@@ -171,7 +174,8 @@ impl Report {
                 lag_max_ms: lag.max_ms,
             },
             over_time: over_time(tally),
-            distribution: distribution.filter(|(_, bars)| !bars.is_empty()).collect(),
+            verdicts: streams.iter().map(|(stream, all)| (*stream, Percentiles::of(all))).collect(),
+            distribution: streams.iter().map(|(stream, all)| (*stream, bars(all))).collect(),
         })
     }
 

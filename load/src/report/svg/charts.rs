@@ -14,12 +14,17 @@ pub(super) struct Frame {
     pub(super) bottom: f64,
 }
 
-/// A percentile's name, its line's class and where it is found.
-const PERCENTILES: [(&str, fn(&Percentiles) -> f64); 3] =
+type Read = fn(&Percentiles) -> f64;
+
+/// A percentile's name, which is its line's class as well, and where it stands; in milliseconds.
+const PERCENTILES: [(&str, Read); 3] =
     [("p50", |all| all.p50_ms), ("p95", |all| all.p95_ms), ("p99", |all| all.p99_ms)];
 
-/// Shares of the largest bar would touch the frame.
+/// Above the highest bar, so that it doesn't touch the frame.
 const HEADROOM: f64 = 1.05;
+
+/// The same where labels stand above the bars.
+const LABEL_ROOM: f64 = 1.35;
 
 impl Frame {
     fn heading(&self, canvas: &mut Canvas, text: &str, unit: &str) {
@@ -197,7 +202,7 @@ pub(super) fn distribution(canvas: &mut Canvas, frame: Frame, report: &Report) {
         bar.count as f64 * 100.0 / bars.iter().map(|bar| bar.count).sum::<u64>().max(1) as f64
     };
     let shares = report.distribution.values().flat_map(|bars| bars.iter().map(|bar| share(bars, bar)));
-    let axis = Axis::linear((0.0, shares.fold(1.0, f64::max) * HEADROOM), (frame.bottom, frame.top));
+    let axis = Axis::linear((0.0, shares.fold(1.0, f64::max) * LABEL_ROOM), (frame.bottom, frame.top));
     frame.rows(canvas, &axis, 4, label);
     for (row, (stream, class)) in colours.iter().enumerate() {
         let Some(bars) = report.distribution.get(stream) else { continue };
@@ -209,9 +214,11 @@ pub(super) fn distribution(canvas: &mut Canvas, frame: Frame, report: &Report) {
             canvas.rect(&format!("bar {class}"), (left, top), (right - left, frame.bottom - top), &note);
         }
         // A row of marks a stream, above the bars, so that labels of two don't meet.
-        let at = frame.top - 2.0 + row as f64 * 15.0;
+        let at = frame.top + 8.0 + row as f64 * 15.0;
         let mut free_from = 0.0;
-        for (name, ms) in marks(bars) {
+        let Some(percentiles) = report.verdicts.get(stream) else { continue };
+        for (name, percentile) in &PERCENTILES {
+            let ms = percentile(percentiles);
             let place = across.place(ms);
             canvas.line(&format!("mark {class} {name}"), (place, at - 4.0), (place, frame.bottom));
             // Two percentiles that are nearly one get one label.
@@ -221,40 +228,5 @@ pub(super) fn distribution(canvas: &mut Canvas, frame: Frame, report: &Report) {
                 free_from = place + text.len() as f64 * 7.0;
             }
         }
-    }
-}
-
-/// Where percentiles lie, to the width of a bar.
-fn marks(bars: &[Bar]) -> Vec<(&'static str, f64)> {
-    let total: u64 = bars.iter().map(|bar| bar.count).sum();
-    let quantiles = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
-    let place = |quantile: f64| {
-        let rank = (total as f64 * quantile).max(1.0);
-        let mut passed = 0.0;
-        for bar in bars {
-            let count = bar.count as f64;
-            if passed + count >= rank {
-                let share = (rank - passed) / count;
-                return bar.from_ms * (bar.to_ms / bar.from_ms).powf(share);
-            }
-            passed += count;
-        }
-        bars.last().map_or(0.0, |bar| bar.to_ms)
-    };
-    quantiles.map(|(name, quantile)| (name, place(quantile))).to_vec()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_lie_within_the_bar_that_holds_their_rank() {
-        let bar = |from_ms, to_ms, count| Bar { from_ms, to_ms, count };
-        let bars = [bar(1.0, 2.0, 50), bar(2.0, 4.0, 0), bar(4.0, 8.0, 45), bar(8.0, 16.0, 5)];
-        let found = marks(&bars);
-        assert_eq!(found[0], ("p50", 2.0));
-        assert_eq!(found[1], ("p95", 8.0));
-        assert!((8.0..=16.0).contains(&found[2].1));
     }
 }
