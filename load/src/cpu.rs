@@ -35,6 +35,11 @@ impl CpuTime {
     }
 }
 
+/// CPU time by uploads, in milliseconds.
+pub(crate) fn milliseconds_each(time: Duration, uploads: u64) -> f64 {
+    time.as_secs_f64() * 1000.0 / uploads.max(1) as f64
+}
+
 #[derive(Debug, PartialEq)]
 struct Process {
     parent: u32,

@@ -45,8 +45,9 @@ pub(crate) struct Against {
     /// Address of a running gate on this machine, `http://127.0.0.1:8080`; one of our own where absent.
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// The running gate's API key with the scope `moderate`.
-    #[arg(long, env = "KEY", secret)]
+    /// The running gate's API key with the scope `moderate`; only from the environment, since everybody on the
+    /// machine can read command lines.
+    #[arg(env = "KEY", secret)]
     pub(crate) key: Option<String>,
     #[conf(flatten)]
     pub(crate) own: OwnGate,

@@ -59,7 +59,7 @@ impl Target {
         match (&against.url, &against.key) {
             (Some(url), Some(key)) => Self::running(url, key),
             (Some(_), None) => bail!(
-                "a running gate wants a key\n  hint: `shieldgate keys create --data-dir DIR --name load --scopes moderate`, then `--key` or KEY in the environment"
+                "a running gate wants a key\n  hint: `shieldgate keys create --data-dir DIR --name load --scopes moderate`, then KEY in the environment"
             ),
             (None, _) => Self::own(&against.own).await,
         }

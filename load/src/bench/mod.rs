@@ -49,7 +49,7 @@ struct Results {
     command: Vec<String>,
     version: &'static str,
     machine: Machine,
-    gate: About,
+    gate: Option<About>,
     rounds: usize,
     /// Of one side of one round.
     seconds: u64,
@@ -64,15 +64,22 @@ struct Setting<'a> {
 
 pub(crate) async fn run(options: Bench) -> Result<ExitCode> {
     options.check()?;
-    let started_at = OffsetDateTime::now_utc();
-    let mut machine = Machine::look();
-    let mut about = None;
-    let mut findings = Vec::new();
+    let started_at = OffsetDateTime::now_utc().truncate_to_second().format(&Rfc3339)?;
+    let mut results = Results {
+        started_at,
+        command: std::env::args().collect(),
+        version: env!("CARGO_PKG_VERSION"),
+        machine: Machine::look(),
+        gate: None,
+        rounds: options.rounds,
+        seconds: options.seconds,
+        findings: Vec::new(),
+    };
     let names = if options.names.is_empty() { &BenchName::ALL[..] } else { &options.names };
     for name in names {
         // Each has a gate of its own: what one leaves on record doesn't slow the next.
         let mut target = Target::own(&options.own).await?;
-        about = Some(target.about(&options.own).await?);
+        results.gate = Some(target.about(&options.own).await?);
         let setting = Setting { target: &target, options: &options };
         let finding = match name {
             BenchName::Concurrency => concurrency::run(&setting).await?,
@@ -83,28 +90,20 @@ pub(crate) async fn run(options: Bench) -> Result<ExitCode> {
             own.check()?;
         }
         say::result(finding.text());
-        findings.push(finding);
+        results.findings.push(finding);
+        results.machine.look_again();
+        // After each, so that one which fails doesn't take the others' numbers with it.
+        if let Some(path) = &options.json {
+            report::write(path, &serde_json::to_string_pretty(&results)?)?;
+        }
     }
-    machine.look_again();
-    let Some(gate) = about else { return Ok(ExitCode::SUCCESS) };
-    say::result(format!("gate     {}\nmachine  {}", gate.line(), machine.line()));
-    if machine.was_busy() {
+    if let Some(gate) = &results.gate {
+        say::result(format!("gate     {}\nmachine  {}", gate.line(), results.machine.line()));
+    }
+    if results.machine.was_busy() {
         say::result("         the machine was busy before the run began: even ratios say little");
     }
-    let missed = findings.iter().flat_map(|finding| &finding.bounds).any(|bound| !bound.met);
-    if let Some(path) = &options.json {
-        let results = Results {
-            started_at: started_at.truncate_to_second().format(&Rfc3339)?,
-            command: report::without_key(std::env::args()),
-            version: env!("CARGO_PKG_VERSION"),
-            machine,
-            gate,
-            rounds: options.rounds,
-            seconds: options.seconds,
-            findings,
-        };
-        report::write(path, &serde_json::to_string_pretty(&results)?)?;
-    }
+    let missed = results.findings.iter().flat_map(|finding| &finding.bounds).any(|bound| !bound.met);
     Ok(if missed && options.enforce { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

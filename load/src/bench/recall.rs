@@ -1,14 +1,12 @@
 //! Is recording the limit of a recalled upload, and not the gate around it?
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::pgbench::{self, Cluster};
 use super::spread::{Bound, Limit, Measured};
 use super::{Finding, Setting, WARM_UP};
-use crate::cpu::CpuTime;
+use crate::cpu::{CpuTime, milliseconds_each};
 use crate::pictures::{self, Mix, Source};
 use crate::report::Percentiles;
 use crate::say;
@@ -40,6 +38,8 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     };
     let bytes = picture.len();
     let source = || Source::new(vec![picture.clone()], Mix::Same, "recall", 1);
+    // The first alone: until its verdict is on record, others would be judged as well.
+    let first = setting.callers_for(WARM_UP, 1, "recall", Lane::Interactive, source()).await?;
     let warm = setting.callers_for(WARM_UP, AT_ONCE, "recall", Lane::Interactive, source()).await?;
     let latest = &target.json("/v1/verdicts?limit=1").await?["data"][0];
     ensure!(latest["cached"] == true, "the last verdict was not recalled: {latest}");
@@ -58,7 +58,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         faults: Vec::new(),
         rounds: Vec::new(),
     };
-    let mut recorded = verdicts(&warm);
+    let mut recorded = verdicts(&first) + verdicts(&warm);
     let (mut gate, mut postgres, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
     let mut cpu: [Vec<f64>; 4] = Default::default();
     for round in 1..=rounds {
@@ -68,13 +68,12 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         let between = look();
         let inserts = cluster.run(&script, CLIENTS, seconds).await?;
         let (upload_cpu, insert_cpu) = (between.since(&before), look().since(&between));
-        let each = |time: Duration, count: u64| time.as_secs_f64() * 1000.0 / count.max(1) as f64;
         let count = verdicts(&uploads);
         let used = [
-            each(upload_cpu.gate, count),
-            each(upload_cpu.postgres, count),
-            each(upload_cpu.load, count),
-            each(insert_cpu.postgres, inserts.transactions),
+            milliseconds_each(upload_cpu.gate, count),
+            milliseconds_each(upload_cpu.postgres, count),
+            milliseconds_each(upload_cpu.load, count),
+            milliseconds_each(insert_cpu.postgres, inserts.transactions),
         ];
         cpu.iter_mut().zip(used).for_each(|(all, ms)| all.push(ms));
         recorded += verdicts(&uploads) + inserts.transactions;
