@@ -1,11 +1,16 @@
 //! The command line: a profile or the benchmarks, each with defaults that show something on two cores.
 
+mod bench;
+mod profiles;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use conf::{Conf, Subcommands};
+
+pub(crate) use bench::{Bench, BenchName};
+pub(crate) use profiles::{Burst, Duplicates, Mixed, Slow, Steady};
 
 /// Uploads a run, at most: a bound on its time and on the disk that their verdicts take.
 const UPLOADS_MAX: f64 = 1_000_000.0;
@@ -104,87 +109,6 @@ impl Common {
     }
 }
 
-#[derive(Conf, Debug)]
-pub(crate) struct Steady {
-    /// Uploads a second.
-    #[arg(long, default_value = "10")]
-    pub(crate) rate: f64,
-    /// Send the pictures unchanged, so that all but the first of each are recalled; otherwise every upload is
-    /// a new content.
-    #[arg(long)]
-    pub(crate) same: bool,
-    #[conf(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Conf, Debug)]
-pub(crate) struct Burst {
-    /// Uploads a second while it is quiet.
-    #[arg(long, default_value = "3")]
-    pub(crate) rate: f64,
-    /// How many times as many in a burst.
-    #[arg(long, default_value = "20")]
-    pub(crate) times: f64,
-    /// How long it is quiet, in seconds.
-    #[arg(long, default_value = "8")]
-    pub(crate) quiet_s: f64,
-    /// How long a burst takes, in seconds.
-    #[arg(long, default_value = "2")]
-    pub(crate) burst_s: f64,
-    /// Send the pictures unchanged, so that all but the first of each are recalled; otherwise every upload is
-    /// a new content.
-    #[arg(long)]
-    pub(crate) same: bool,
-    #[conf(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Conf, Debug)]
-pub(crate) struct Mixed {
-    /// Interactive uploads a second.
-    #[arg(long, default_value = "5")]
-    pub(crate) rate: f64,
-    /// Bulk callers: each sends its next upload when it has the answer to the one before, and waits as long
-    /// as `Retry-After` says when it is turned away.
-    #[arg(long, default_value = "16")]
-    pub(crate) bulk_callers: usize,
-    #[conf(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Conf, Debug)]
-pub(crate) struct Duplicates {
-    /// Uploads a second.
-    #[arg(long, default_value = "50")]
-    pub(crate) rate: f64,
-    /// Different contents.
-    #[arg(long, default_value = "100")]
-    pub(crate) contents: usize,
-    /// How unequal they are: the k-th most frequent has the weight 1 / k^exponent; 0 for all alike.
-    #[arg(long, default_value = "1")]
-    pub(crate) exponent: f64,
-    #[conf(flatten)]
-    pub(crate) common: Common,
-}
-
-#[derive(Conf, Debug)]
-pub(crate) struct Slow {
-    /// Interactive uploads of swift clients, a second.
-    #[arg(long, default_value = "5")]
-    pub(crate) rate: f64,
-    /// Uploads a second of clients whose body comes bit by bit.
-    #[arg(long, default_value = "5")]
-    pub(crate) trickle_rate: f64,
-    /// How long such a body takes, in seconds.
-    #[arg(long, default_value = "10")]
-    pub(crate) trickle_s: f64,
-    /// Uploads a second of clients that stop in the middle of their body and hold the connection.
-    #[arg(long, default_value = "5")]
-    pub(crate) stop_rate: f64,
-    #[conf(flatten)]
-    pub(crate) common: Common,
-}
-
 /// A profile's own rules, beyond those of [`Common`].
 pub(crate) trait Check {
     fn common(&self) -> &Common;
@@ -212,149 +136,6 @@ pub(crate) trait Check {
             "that may be {uploads:.0} uploads; a run has at most {UPLOADS_MAX}: fewer `--seconds` or a lower `--rate`"
         );
         Ok(())
-    }
-}
-
-/// Of seconds in a pattern.
-fn pattern(name: &str, seconds: f64) -> Result<()> {
-    ensure!((0.05..=600.0).contains(&seconds), "`--{name}` is 0.05 to 600 seconds, not {seconds}");
-    Ok(())
-}
-
-impl Check for Steady {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn rates(&self) -> Vec<f64> {
-        vec![self.rate]
-    }
-}
-
-impl Check for Burst {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn rates(&self) -> Vec<f64> {
-        vec![self.rate, self.rate * self.times]
-    }
-
-    fn own_faults(&self) -> Result<()> {
-        ensure!((1.0..=1000.0).contains(&self.times), "`--times` is 1 to 1000, not {}", self.times);
-        pattern("quiet-s", self.quiet_s)?;
-        pattern("burst-s", self.burst_s)
-    }
-}
-
-impl Check for Mixed {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn rates(&self) -> Vec<f64> {
-        vec![self.rate]
-    }
-
-    fn own_faults(&self) -> Result<()> {
-        ensure!((1..=1024).contains(&self.bulk_callers), "`--bulk-callers` is 1 to 1024");
-        Ok(())
-    }
-}
-
-impl Check for Duplicates {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn rates(&self) -> Vec<f64> {
-        vec![self.rate]
-    }
-
-    fn own_faults(&self) -> Result<()> {
-        ensure!((1..=1_000_000).contains(&self.contents), "`--contents` is 1 to 1000000");
-        ensure!((0.0..=5.0).contains(&self.exponent), "`--exponent` is 0 to 5, not {}", self.exponent);
-        Ok(())
-    }
-}
-
-impl Check for Slow {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn rates(&self) -> Vec<f64> {
-        vec![self.rate, self.trickle_rate, self.stop_rate]
-    }
-
-    fn own_faults(&self) -> Result<()> {
-        pattern("trickle-s", self.trickle_s)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BenchName {
-    Concurrency,
-    Lanes,
-    Recall,
-}
-
-impl BenchName {
-    pub(crate) const ALL: [Self; 3] = [Self::Concurrency, Self::Lanes, Self::Recall];
-}
-
-impl FromStr for BenchName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "concurrency" => Ok(Self::Concurrency),
-            "lanes" => Ok(Self::Lanes),
-            "recall" => Ok(Self::Recall),
-            _ => Err(format!("`{text}` is no benchmark: expected `concurrency`, `lanes` or `recall`")),
-        }
-    }
-}
-
-#[derive(Conf, Debug)]
-pub(crate) struct Bench {
-    #[conf(flatten)]
-    pub(crate) own: OwnGate,
-    /// Rounds, each with every side of the ratio in turn; 5 to 100.
-    #[arg(long, default_value = "5")]
-    pub(crate) rounds: usize,
-    /// How long one side of one round takes, in seconds.
-    #[arg(long, default_value = "8")]
-    pub(crate) seconds: u64,
-    /// The judge whose batches are counted.
-    #[arg(long, default_value = "open-nsfw")]
-    pub(crate) judge: String,
-    /// `pgbench`; the one beside the gate's own Postgres where absent.
-    #[arg(long)]
-    pub(crate) pgbench: Option<PathBuf>,
-    /// The picture that `recall` uploads; a photograph of 64 KB that comes with the program where absent.
-    #[arg(long)]
-    pub(crate) picture: Option<PathBuf>,
-    /// End with exit code 1 where a bound is missed.
-    #[arg(long)]
-    pub(crate) enforce: bool,
-    /// Everything that was measured, for programs.
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
-    /// `concurrency`, `lanes`, `recall`; all where none is named.
-    #[conf(repeat, pos)]
-    pub(crate) names: Vec<BenchName>,
-}
-
-impl Bench {
-    pub(crate) fn check(&self) -> Result<()> {
-        ensure!((5..=100).contains(&self.rounds), "`--rounds` is 5 to 100: a median of fewer says little");
-        ensure!((1..=120).contains(&self.seconds), "`--seconds` of a benchmark's side is 1 to 120");
-        Ok(())
-    }
-
-    pub(crate) fn length(&self) -> Duration {
-        Duration::from_secs(self.seconds)
     }
 }
 
