@@ -48,6 +48,7 @@ impl Gate {
         serve.stdout(file.try_clone()?).stderr(file);
         let mut process = Process::spawn(serve, data_dir.join("postgres"))?;
         let address = ready(&mut process, &log).await?;
+        process.socket_dir = Postmaster::of(&process.cluster).map(|postmaster| postmaster.socket_dir);
 
         let mut create = tokio::process::Command::from(command(&binary, folder.path()));
         create.args(["keys", "create", "--name", "load", "--scopes", SCOPES, "--data-dir"]).arg(&data_dir);
@@ -142,6 +143,8 @@ fn tail(log: &Path) -> String {
 struct Process {
     child: Child,
     cluster: PathBuf,
+    /// Where its Postgres listens; a folder that the gate leaves for its next start, of which there is none.
+    socket_dir: Option<PathBuf>,
 }
 
 impl Process {
@@ -157,7 +160,7 @@ impl Process {
             });
         }
         let child = command.spawn().context("the gate can't be started")?;
-        Ok(Self { child, cluster })
+        Ok(Self { child, cluster, socket_dir: None })
     }
 
     fn ends_within(&mut self, patience: Duration) -> bool {
@@ -173,8 +176,8 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    fn stop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
@@ -187,6 +190,16 @@ impl Drop for Process {
         // Killed, it left its Postgres running, which works in a folder that is about to go.
         if let Some(postmaster) = Postmaster::of(&self.cluster) {
             signal(postmaster.pid, libc::SIGQUIT);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(folder) = &self.socket_dir {
+            // Only where it is empty: nobody listens there any more.
+            drop(std::fs::remove_dir(folder));
         }
     }
 }
