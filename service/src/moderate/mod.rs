@@ -426,10 +426,10 @@ impl Moderator {
             height: looked.height,
             bytes: submission.original.as_ref().len() as u64,
             frames_total: looked.frames_total,
-            frames_scored: u32::from(scored),
+            frames_scored: if scored { looked.frames_scored } else { 0 },
             trailing_bytes: looked.trailing_bytes,
         };
-        let (action, raised) = decide::conclude(&policies, &content, FRAMES_LOOKED_AT);
+        let (action, raised) = decide::conclude(&policies, &content, looked.frames_scored);
         Verdict {
             id: Uuid::now_v7(),
             status: Status::Done,
@@ -549,9 +549,6 @@ impl Submission {
         Sha256::digest(crate::canonical::to_string(&request).as_bytes()).into()
     }
 }
-
-/// The first frame of an animation, until every frame is.
-const FRAMES_LOOKED_AT: u32 = 1;
 
 /// Granularity of the pictures' budget.
 const UNIT_BYTES: u64 = 64 * 1024;
