@@ -150,7 +150,7 @@ async fn serve(
     let metrics =
         listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;
     let metrics = metrics.map(|server| (server.handle(), tokio::spawn(server)));
-    let server = http::serve(listeners.api, state, &http_config)?;
+    let server = http::serve(listeners.api, state.clone(), &http_config)?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
     tracing::info!(%address, runtime = runtime.version(), device = runtime.device(), "serving");
@@ -166,6 +166,7 @@ async fn serve(
         // Nobody waits for a job any more: one grace period for both.
         scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
+        state.give_back().await;
         if let Some((metrics, _)) = &metrics {
             metrics.stop(false).await;
         }
