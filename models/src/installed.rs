@@ -135,8 +135,8 @@ impl Installed {
         Ok(Self { name, kind: kind.name.to_owned(), demo: checked.demo, folder, files: checked.files })
     }
 
-    /// Compares sizes and times, and hashes where a time differs.
-    pub fn check_unchanged(&self) -> Result<(), ModelError> {
+    /// Compares sizes and times, and hashes where a time differs; none of the `optional` files may have come.
+    pub fn check_unchanged(&self, optional: &[&str]) -> Result<(), ModelError> {
         for recorded in &self.files {
             let path = self.folder.join(&recorded.path);
             let read = |source| ModelError::Read { path: path.clone(), source };
@@ -149,7 +149,11 @@ impl Installed {
                 self.check_hash(recorded)?;
             }
         }
-        Ok(())
+        let new = |name: &&&str| self.files.iter().all(|recorded| recorded.path != Path::new(**name));
+        match optional.iter().filter(new).map(|name| self.folder.join(name)).find(|path| path.exists()) {
+            Some(path) => Err(ModelError::Changed { path, why: "it was not there then".to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// Hashes every file again.

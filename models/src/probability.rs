@@ -30,11 +30,6 @@ impl Probability {
     pub fn get(self) -> f32 {
         self.0
     }
-
-    /// The larger of two; total, because neither can be NaN.
-    pub fn max(self, other: Self) -> Self {
-        if other.0 > self.0 { other } else { self }
-    }
 }
 
 #[cfg(test)]

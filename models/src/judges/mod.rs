@@ -18,6 +18,8 @@ pub struct Kind {
     pub recognises: fn(&Path) -> bool,
     /// Reads and checks everything in the folder, and hashes the files it will read later.
     pub check: fn(&Path) -> Result<Checked, ModelError>,
+    /// Files that a folder of this kind may do without; one that appears later may change answers.
+    pub optional: &'static [&'static str],
     /// How this build turns the files into answers: graph builder, preprocessing, precision. Raised with
     /// every change that may change an answer.
     pub method: fn() -> String,
@@ -35,7 +37,7 @@ pub fn open(
     pipeline: &str,
 ) -> Result<Box<dyn Judge>, ModelError> {
     let kind = kind_of(installed)?;
-    installed.check_unchanged()?;
+    installed.check_unchanged(kind.optional)?;
     let card = JudgeCard {
         name: installed.name.clone(),
         kind: kind.name,

@@ -260,6 +260,24 @@ fn the_record_covers_every_file_and_a_linked_checkpoint_opens() -> Result<()> {
 }
 
 #[test]
+fn configuration_that_came_later_is_not_read_unsaid() -> Result<()> {
+    let folder = copy("a")?;
+    let template = folder.path().join("chat_template.jinja");
+    let text = std::fs::read(&template)?;
+    std::fs::remove_file(&template)?;
+    std::fs::write(
+        folder.path().join("chat_template.json"),
+        serde_json::json!({"chat_template": String::from_utf8(text.clone())?}).to_string(),
+    )?;
+    let installed = Installed::check(folder.path(), Some("later"))?;
+    assert!(judges::open(&runtime(), &installed, "test").is_ok());
+    std::fs::write(&template, text)?;
+    let error = judges::open(&runtime(), &installed, "test").err().context("opened")?.to_string();
+    assert!(error.contains("chat_template.jinja") && error.contains("was not there"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn a_folder_may_say_what_it_is() -> Result<()> {
     let folder = copy("a")?;
     let path = folder.path().join("config.json");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use conf::Conf;
 use shieldgate_models::judges;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
 
@@ -13,7 +14,24 @@ use crate::config::{Common, Database};
 use crate::media;
 use crate::store;
 
-pub(super) async fn run(common: &Common, database: &Database) -> Result<ExitCode, Failed> {
+#[derive(Conf)]
+pub(crate) struct Doctor {
+    #[conf(flatten)]
+    pub(super) common: Common,
+    #[conf(flatten)]
+    database: Database,
+    /// Where models are to run: `auto`, `cpu`, `cuda:N`, as for `serve`.
+    #[arg(long, env = "SHIELDGATE_DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+impl Doctor {
+    pub(super) async fn run(&self) -> Result<ExitCode, Failed> {
+        examine(&self.common, &self.database, self.device).await
+    }
+}
+
+async fn examine(common: &Common, database: &Database, device: DeviceChoice) -> Result<ExitCode, Failed> {
     let mut report = Report { failed: false };
     if let Some(assets) = report.tell("assets", Assets::find(common.assets.as_deref()), |assets| {
         format!("found in `{}`", assets.root().display())
@@ -21,7 +39,7 @@ pub(super) async fn run(common: &Common, database: &Database) -> Result<ExitCode
         let loaded = assets
             .onnxruntime_library()
             .map_err(Failed::from)
-            .and_then(|path| Runtime::load(&path, DeviceChoice::Auto, 1).map_err(Failed::from));
+            .and_then(|path| Runtime::load(&path, device, 1).map_err(Failed::from));
         let runtime = report
             .tell("runtime", loaded, |runtime| format!("{} on {}", runtime.version(), runtime.device()));
         if let Some(runtime) = runtime {

@@ -8,6 +8,7 @@ mod models;
 mod output;
 mod policies;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -39,7 +40,7 @@ enum Command {
     /// API keys.
     Keys(keys::Keys),
     /// Say what is right and wrong with this installation.
-    Doctor(Plain),
+    Doctor(doctor::Doctor),
     /// Bring the database up to date, as its owner.
     Migrate(Plain),
 }
@@ -85,12 +86,25 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&error, 1),
     };
-    let outcome = runtime.block_on(cli.command.run());
+    let outcome = runtime.block_on(interruptible(cli.command));
     // A stuck judge or decoder must not hold up the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     match outcome {
         Ok(code) => code,
         Err(error) => output::failed(&*error, 1),
+    }
+}
+
+/// `serve` answers signals in its own order. Any other command is dropped where it stands, so that a
+/// Postgres which it started for itself is told to stop.
+async fn interruptible(command: Command) -> Result<ExitCode, Failed> {
+    if matches!(command, Command::Serve(_)) {
+        return command.run().await;
+    }
+    let mut signals = signals::Signals::listen()?;
+    tokio::select! {
+        done = command.run() => done,
+        () = signals.told() => Err("interrupted".into()),
     }
 }
 
@@ -101,7 +115,8 @@ impl Command {
             Self::Models(models) => models.common(),
             Self::Policies(policies) => policies.common(),
             Self::Keys(keys) => keys.common(),
-            Self::Doctor(plain) | Self::Migrate(plain) => &plain.common,
+            Self::Doctor(doctor) => &doctor.common,
+            Self::Migrate(plain) => &plain.common,
         }
     }
 
@@ -111,7 +126,7 @@ impl Command {
             Self::Models(models) => models.run(),
             Self::Policies(policies) => policies.run().await,
             Self::Keys(keys) => keys.run().await,
-            Self::Doctor(plain) => doctor::run(&plain.common, &plain.database).await,
+            Self::Doctor(doctor) => doctor.run().await,
             Self::Migrate(plain) => migrate::run(&plain.common, &plain.database).await,
         }
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use actix_web::web;
 use shieldgate_models::runtime::Runtime;
 use shieldgate_models::{Judge, judges};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failed;
 use super::connect::{Connected, Role};
+use super::signals::Signals;
 use crate::assets::Assets;
 use crate::config::{Common, Serve};
 use crate::housekeeping::{self, Housekeeping};
@@ -45,9 +45,12 @@ enum ServeError {
 
 pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
     // First, so that a taken port is said before anything is made.
-    let listener = TcpListener::bind(config.gate.listen)
-        .map_err(|source| ServeError::Listen { address: config.gate.listen, source })?;
-    let address = listener.local_addr()?;
+    let bind = |address| TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source });
+    let listeners = Listeners {
+        api: bind(config.gate.listen)?,
+        metrics: config.gate.metrics_listen.map(bind).transpose()?,
+    };
+    let address = listeners.api.local_addr()?;
     std::fs::create_dir_all(&config.common.data_dir)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let or_cores = |count: usize| if count == 0 { cores } else { count };
@@ -73,7 +76,7 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
         }
     };
     let decoders = or_cores(config.gate.decoders);
-    let served = serve(&config, listener, &runtime, judges, &connected, decoders, &mut signals).await;
+    let served = serve(&config, listeners, &runtime, judges, &connected, decoders, &mut signals).await;
     // Postgres last of all.
     connected.close().await;
     served?;
@@ -81,21 +84,29 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Open, so that nobody else takes them while the judges load.
+struct Listeners {
+    api: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
 async fn serve(
     config: &Serve,
-    listener: TcpListener,
+    listeners: Listeners,
     runtime: &Arc<Runtime>,
     judges: Vec<Box<dyn Judge>>,
     connected: &Connected,
     decoders: usize,
     signals: &mut Signals,
 ) -> Result<(), Failed> {
-    let address = listener.local_addr()?;
+    let address = listeners.api.local_addr()?;
     let store = connected.store.clone();
     let scheduler_config = SchedulerConfig {
         queue_max: config.gate.queue_max,
         judge_timeout: Duration::from_millis(config.gate.judge_timeout_ms),
         stop_grace: Duration::from_millis(config.gate.judge_stop_grace_ms),
+        batch_target: Duration::from_millis(config.gate.batch_target_ms),
+        bulk_share: config.gate.bulk_share,
     };
     let scheduler = Arc::new(Scheduler::start(judges, scheduler_config)?);
     make_known(&store, &scheduler).await?;
@@ -114,9 +125,11 @@ async fn serve(
         body_budget_bytes: config.gate.body_budget_bytes,
         body_timeout: Duration::from_millis(config.gate.body_timeout_ms),
         in_flight_max: config.gate.in_flight_max,
+        bulk_in_flight_max: config.gate.bulk_in_flight_max,
         request_timeout: Duration::from_millis(config.gate.request_timeout_ms),
         connections_max: config.gate.connections_max,
         workers: decoders,
+        metrics_here: listeners.metrics.is_none(),
         shutdown_grace: grace,
         runtime: runtime.version().to_owned(),
         device: runtime.device(),
@@ -134,7 +147,10 @@ async fn serve(
     let housekeeping = Housekeeping::start(store.clone(), originals.clone());
     let moderator = Moderator::new(store, Arc::clone(&scheduler), policies, originals, moderate_config);
     let state = web::Data::new(http::State::new(moderator, Metrics::new()?, &http_config));
-    let server = http::serve(listener, state, &http_config)?;
+    let metrics =
+        listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;
+    let metrics = metrics.map(|server| (server.handle(), tokio::spawn(server)));
+    let server = http::serve(listeners.api, state.clone(), &http_config)?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
     tracing::info!(%address, runtime = runtime.version(), device = runtime.device(), "serving");
@@ -150,31 +166,16 @@ async fn serve(
         // Nobody waits for a job any more: one grace period for both.
         scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
+        state.give_back().await;
+        if let Some((metrics, _)) = &metrics {
+            metrics.stop(false).await;
+        }
     };
     tokio::select! {
         () = orderly => {}
         () = signals.told() => tracing::warn!("told twice: stopping at once"),
     }
     Ok(())
-}
-
-/// SIGTERM and SIGINT, which end nothing by themselves while this lives.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Shipped models and added ones; an added one replaces a shipped one of its name.

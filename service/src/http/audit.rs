@@ -81,8 +81,9 @@ pub(super) async fn audit_list(
         until: time(asked.until.as_deref(), "until")?,
     };
     let (cursor, limit) = (cursor(asked.cursor.as_deref())?, limit(asked.limit)?);
-    let mut conn = state.moderator.store.acquire().await?;
-    let page = audit::page(&mut conn, caller.project(), &filter, cursor, limit).await?;
+    let store = &state.moderator.store;
+    let page =
+        store.read(async |conn| audit::page(conn, caller.project(), &filter, cursor, limit).await).await?;
     let data = page
         .data
         .into_iter()

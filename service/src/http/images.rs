@@ -8,6 +8,7 @@ use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, post, web};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 use utoipa::IntoParams;
 
 use super::auth::{Caller, Scope};
@@ -16,7 +17,8 @@ use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
 use super::{State, peer, query};
 use crate::moderate::{Original, Submission};
-use crate::scheduler::Refused;
+use crate::scheduler::{Lane, Refused};
+use crate::timestamp;
 use crate::verdict::Verdict;
 
 pub(super) const WORD_BYTES_MAX: usize = 255;
@@ -34,6 +36,9 @@ struct Asked {
     reference: Option<String>,
     /// The client's account id; only a keyed hash of it is stored.
     subject: Option<String>,
+    /// `bulk` stands back for `interactive` work, which is what it is where absent.
+    #[serde(default)]
+    lane: Lane,
 }
 
 /// Moderate one image
@@ -75,18 +80,47 @@ pub(super) async fn moderate_image(
     payload: web::Payload,
 ) -> Result<web::Json<Verdict>, ApiError> {
     caller.require(&[Scope::Moderate])?;
-    let asked: Asked = query(&request)?;
-    let idempotency_key = idempotency_key(&request)?;
-    let (body, form) = read(&state, &request, payload).await?;
+    let admitted = admit(&caller, &state, &request, &request_id, payload).await;
+    // What is turned away before it is looked at counts with the submissions that got no verdict.
+    let (submission, _in_flight) = admitted.inspect_err(|error| state.metrics.turned_away(error.code()))?;
+    let verdict = tokio::select! {
+        biased;
+        verdict = state.moderator.moderate(submission) => verdict,
+        // Dropped wherever it is: at most a verdict is on record that nobody read.
+        () = peer::left(&request) => {
+            state.metrics.turned_away("client_left");
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
+        }
+    };
+    state.metrics.moderated(&verdict);
+    Ok(web::Json(verdict?))
+}
+
+/// Reads the request within its bounds and takes a place among those worked on.
+async fn admit<'a>(
+    caller: &Caller,
+    state: &'a State,
+    request: &HttpRequest,
+    request_id: &RequestId,
+    payload: web::Payload,
+) -> Result<(Submission, SemaphorePermit<'a>), ApiError> {
+    let asked: Asked = query(request)?;
+    let idempotency_key = idempotency_key(request)?;
+    state.limits.admit(&state.moderator.store, caller.allowance(), timestamp::now()).await?;
+    let (body, form) = read(state, request, payload).await?;
     let reference = word(form.reference.or(asked.reference), "ref")?;
     let subject = word(form.subject.or(asked.subject), "subject")?;
     let metadata = metadata(form.metadata)?;
     let policies = asked.policies.as_deref().map(policy_list).transpose()?;
 
-    let _in_flight = state.in_flight.try_acquire().map_err(|_| {
+    let places = match asked.lane {
+        Lane::Interactive => &state.in_flight,
+        Lane::Bulk => &state.bulk_in_flight,
+    };
+    let in_flight = places.try_acquire().map_err(|_| {
         ApiError::from(crate::moderate::ModerateError::Busy {
             refused: Refused::Full,
-            retry_after: state.moderator.scheduler.expected_wait(),
+            retry_after: state.moderator.scheduler.expected_wait(asked.lane),
         })
     })?;
     let (bytes, budget) = body.into_parts();
@@ -95,6 +129,7 @@ pub(super) async fn moderate_image(
         project: caller.project().to_owned(),
         route: "POST /v1/images",
         source: "upload",
+        lane: asked.lane,
         key_id: Some(caller.key_id()),
         actor: caller.actor(),
         policies,
@@ -105,16 +140,7 @@ pub(super) async fn moderate_image(
         request_id: request_id.to_string(),
         deadline: Instant::now() + state.request_timeout,
     };
-    let verdict = tokio::select! {
-        biased;
-        verdict = state.moderator.moderate(submission) => verdict,
-        // Dropped wherever it is: at most a verdict is on record that nobody read.
-        () = peer::left(&request) => {
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
-        }
-    };
-    state.metrics.moderated(&verdict);
-    Ok(web::Json(verdict?))
+    Ok((submission, in_flight))
 }
 
 /// What the form of `POST /v1/images` looks like; documentation only.

@@ -7,13 +7,16 @@
 mod audit;
 pub mod auth;
 mod body;
+mod docs;
 mod images;
+mod limits;
 mod operations;
 mod overrides;
 mod peer;
 mod policies;
 mod problem;
 mod request_id;
+mod unrouted;
 mod verdicts;
 
 use std::net::TcpListener;
@@ -30,6 +33,7 @@ use utoipa::OpenApi;
 use uuid::Uuid;
 
 use self::body::Bodies;
+use self::limits::Limits;
 use self::problem::ApiError;
 use crate::moderate::Moderator;
 use crate::store::{Cursor, Sha256};
@@ -53,9 +57,13 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Submissions worked on at once; more are refused with 429.
     pub in_flight_max: usize,
+    /// The same for the bulk lane.
+    pub bulk_in_flight_max: usize,
     pub request_timeout: Duration,
     pub connections_max: usize,
     pub workers: usize,
+    /// Serve `/metrics` beside the API, not on a listener of its own.
+    pub metrics_here: bool,
     /// How long open requests may take to end at shutdown.
     pub shutdown_grace: Duration,
     pub runtime: String,
@@ -67,7 +75,10 @@ pub struct State {
     moderator: Moderator,
     metrics: Metrics,
     bodies: Bodies,
+    limits: Limits,
     in_flight: Semaphore,
+    /// Apart, so that bulk work can't take the places of interactive work.
+    bulk_in_flight: Semaphore,
     request_timeout: Duration,
     runtime: String,
     device: String,
@@ -79,21 +90,34 @@ impl State {
             moderator,
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
+            limits: Limits::default(),
             in_flight: Semaphore::new(config.in_flight_max.max(1)),
+            bulk_in_flight: Semaphore::new(config.bulk_in_flight_max.max(1)),
             request_timeout: config.request_timeout,
             runtime: config.runtime.clone(),
             device: config.device.clone(),
         }
     }
+
+    /// What this process took of others' share and did not use.
+    pub async fn give_back(&self) {
+        self.limits.give_back(&self.moderator.store).await;
+    }
 }
 
 /// Serves on an open listener until it is told to stop; the handle stops it.
 pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig) -> std::io::Result<Server> {
+    let metrics_here = config.metrics_here;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(json_config())
             .wrap(from_fn(request_id::around))
+            .configure(|config| {
+                if metrics_here {
+                    config.service(operations::metrics);
+                }
+            })
             .configure(routes)
     })
     .on_connect(peer::remember)
@@ -103,6 +127,25 @@ pub fn serve(listener: TcpListener, state: web::Data<State>, config: &HttpConfig
     .client_request_timeout(HEAD_TIMEOUT)
     .shutdown_timeout(config.shutdown_grace.as_secs().max(1))
     // Signals are ours: the scheduler, telemetry and Postgres must stop in their order.
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+/// Metrics and health on a listener of their own, which the outside need not reach.
+pub fn serve_metrics(listener: TcpListener, state: web::Data<State>) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(request_id::around))
+            .service(operations::metrics)
+            .service(operations::healthz)
+            .service(operations::readyz)
+            .default_service(web::route().to(unrouted::unrouted))
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_TIMEOUT)
     .disable_signals()
     .listen(listener)?
     .run();
@@ -124,9 +167,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(audit::audit_list)
         .service(operations::healthz)
         .service(operations::readyz)
-        .service(operations::metrics)
         .service(operations::openapi)
-        .service(operations::index);
+        .service(operations::index)
+        .service(docs::docs)
+        .service(docs::docs_file)
+        .default_service(web::route().to(unrouted::unrouted));
 }
 
 /// The framework would answer in plain text.

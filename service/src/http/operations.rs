@@ -92,7 +92,7 @@ pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Api
     let (open, idle) = state.moderator.store.connections();
     state.metrics.connections(open, idle);
     for seat in state.moderator.scheduler.seats() {
-        state.metrics.judges(seat.name, seat.queued, seat.run, seat.stuck);
+        state.metrics.judge(&seat);
     }
     let text = state.metrics.render().map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "metrics_unavailable", error.to_string())
@@ -114,6 +114,7 @@ pub(super) async fn index() -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::html()).body(
         "<!doctype html><html lang=en><meta charset=utf-8><title>shieldgate</title>\
          <h1>shieldgate</h1><p>The gate is running.</p><ul>\
+         <li><a href=/docs>The API, to read and try</a>\
          <li><a href=/openapi.json>The API, as OpenAPI 3.1</a>\
          <li><a href=/readyz>Readiness and installed judges</a>\
          <li><a href=/metrics>Metrics</a></ul>",

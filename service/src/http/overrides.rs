@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::store::PgConnection;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use super::auth::{Caller, Scope};
 use super::problem::{ApiError, Problem};
 use super::{State, cursor, limit, query, sha256, time};
 use crate::store::overrides::{self, Filter, Override};
-use crate::store::{Store, audit, policies};
+use crate::store::{audit, policies};
 use crate::timestamp;
 use crate::verdict::Action;
 
@@ -165,17 +166,19 @@ pub(super) async fn create_override(
         deleted_by: None,
         deleted_at: None,
     };
-    let mut transaction = state.moderator.store.begin().await?;
-    if let Some(policy) = &row.policy
-        && policies::versions(&mut transaction, caller.project(), Some(policy)).await?.is_empty()
-    {
-        // A slip of the pen in an incident must not look like a switch that was thrown.
-        let detail = "this project has no such policy; `GET /v1/policies` lists them";
-        return Err(ApiError::unacceptable("policy_unknown", detail).at("policy"));
-    }
-    overrides::create(&mut transaction, &row).await?;
-    audit::append(&mut transaction, &entry(&row, "override.created", caller.actor(), now)).await?;
-    Store::commit(transaction).await?;
+    let write = async |conn: &mut PgConnection| {
+        if let Some(policy) = &row.policy
+            && policies::versions(conn, caller.project(), Some(policy)).await?.is_empty()
+        {
+            // A slip of the pen in an incident must not look like a switch that was thrown.
+            let detail = "this project has no such policy; `GET /v1/policies` lists them";
+            return Err(ApiError::unacceptable("policy_unknown", detail).at("policy"));
+        }
+        overrides::create(conn, &row).await?;
+        audit::append(conn, &[entry(&row, "override.created", caller.actor(), now)]).await?;
+        Ok(())
+    };
+    state.moderator.store.write(write).await?;
     Ok(HttpResponse::build(StatusCode::CREATED).json(OverrideView::from(row)))
 }
 
@@ -206,8 +209,10 @@ pub(super) async fn override_list(
         in_force_at: asked.in_force.unwrap_or(false).then(timestamp::now),
     };
     let (cursor, limit) = (cursor(asked.cursor.as_deref())?, limit(asked.limit)?);
-    let mut conn = state.moderator.store.acquire().await?;
-    let page = overrides::list(&mut conn, caller.project(), &filter, cursor, limit).await?;
+    let store = &state.moderator.store;
+    let page = store
+        .read(async |conn| overrides::list(conn, caller.project(), &filter, cursor, limit).await)
+        .await?;
     Ok(web::Json(OverridePage {
         data: page.data.into_iter().map(OverrideView::from).collect(),
         next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
@@ -236,10 +241,12 @@ pub(super) async fn delete_override(
 ) -> Result<web::Json<OverrideView>, ApiError> {
     caller.require(&[Scope::Admin])?;
     let (id, now) = (super::uuid(&id)?, timestamp::now());
-    let mut transaction = state.moderator.store.begin().await?;
-    let row = overrides::delete(&mut transaction, caller.project(), id, &caller.actor(), now).await?;
-    let row = row.ok_or_else(|| ApiError::not_found("override with this id that is not deleted"))?;
-    audit::append(&mut transaction, &entry(&row, "override.deleted", caller.actor(), now)).await?;
-    Store::commit(transaction).await?;
+    let write = async |conn: &mut PgConnection| {
+        let row = overrides::delete(conn, caller.project(), id, &caller.actor(), now).await?;
+        let row = row.ok_or_else(|| ApiError::not_found("override with this id that is not deleted"))?;
+        audit::append(conn, &[entry(&row, "override.deleted", caller.actor(), now)]).await?;
+        Ok::<_, ApiError>(row)
+    };
+    let row = state.moderator.store.write(write).await?;
     Ok(web::Json(row.into()))
 }

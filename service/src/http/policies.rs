@@ -1,5 +1,6 @@
 //! `/v1/policies`: what is in force, new versions, and their activation.
 
+use crate::store::PgConnection;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, get, post, web};
 use serde::{Deserialize, Serialize};
@@ -110,8 +111,8 @@ pub(super) async fn policy_list(
     state: web::Data<State>,
 ) -> Result<web::Json<PolicyList>, ApiError> {
     caller.require(&[Scope::Read])?;
-    let mut conn = state.moderator.store.acquire().await?;
-    let versions = policies::versions(&mut conn, caller.project(), None).await?;
+    let store = &state.moderator.store;
+    let versions = store.read(async |conn| policies::versions(conn, caller.project(), None).await).await?;
     Ok(web::Json(PolicyList { data: grouped(versions), next_cursor: None }))
 }
 
@@ -139,8 +140,9 @@ pub(super) async fn policy_by_id(
     if !is_id(&id) {
         return Err(missing());
     }
-    let mut conn = state.moderator.store.acquire().await?;
-    let versions = policies::versions(&mut conn, caller.project(), Some(&id)).await?;
+    let store = &state.moderator.store;
+    let versions =
+        store.read(async |conn| policies::versions(conn, caller.project(), Some(&id)).await).await?;
     Ok(web::Json(grouped(versions).pop().ok_or_else(missing)?))
 }
 
@@ -182,11 +184,10 @@ pub(super) async fn import_version(
     if !faults.is_empty() {
         return Err(ApiError::unacceptable("policy_invalid", faults.join("; ")));
     }
-    let mut transaction = state.moderator.store.begin().await?;
-    let imported =
-        lifecycle::import(&mut transaction, caller.project(), &policy, &caller.actor(), timestamp::now())
-            .await?;
-    crate::store::Store::commit(transaction).await?;
+    let (store, actor, now) = (&state.moderator.store, caller.actor(), timestamp::now());
+    let imported = store
+        .write(async |conn| lifecycle::import(conn, caller.project(), &policy, &actor, now).await)
+        .await?;
     let status = if imported.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(Change {
         policy: policy.id,
@@ -232,27 +233,21 @@ pub(super) async fn activate_version(
         return Err(ApiError::unacceptable("state_not_offered", detail).at("state"));
     }
     let named = policies::Named { project: caller.project(), policy: &id, version: &version };
-    let mut transaction = state.moderator.store.begin().await?;
-    let found = policies::version(&mut transaction, named).await?;
-    let found = found.ok_or_else(|| ApiError::not_found("such version of this policy"))?;
-    // A version that nothing here can judge would turn every upload into a 503.
-    let policy: Policy = serde_json::from_value(found.body).map_err(|error| {
-        ApiError::unacceptable(
-            "policy_invalid",
-            format!("this version was made by another shieldgate: {error}"),
-        )
-    })?;
-    crate::moderate::policies::resolve(policy, found.version, &state.moderator.scheduler)
-        .map_err(|error| ApiError::unacceptable("judge_missing", error.to_string()))?;
-    let moved: Moved = lifecycle::set_state(
-        &mut transaction,
-        named,
-        VersionState::Active,
-        &caller.actor(),
-        timestamp::now(),
-    )
-    .await?;
-    crate::store::Store::commit(transaction).await?;
+    let (actor, now) = (caller.actor(), timestamp::now());
+    let write = async |conn: &mut PgConnection| {
+        let found = policies::version(conn, named).await?;
+        let found = found.ok_or_else(|| ApiError::not_found("such version of this policy"))?;
+        // A version that nothing here can judge would turn every upload into a 503.
+        let policy: Policy = serde_json::from_value(found.body).map_err(|error| {
+            let detail = format!("this version was made by another shieldgate: {error}");
+            ApiError::unacceptable("policy_invalid", detail)
+        })?;
+        crate::moderate::policies::resolve(policy, found.version, &state.moderator.scheduler)
+            .map_err(|error| ApiError::unacceptable("judge_missing", error.to_string()))?;
+        let moved = lifecycle::set_state(conn, named, VersionState::Active, &actor, now).await?;
+        Ok::<Moved, ApiError>(moved)
+    };
+    let moved = state.moderator.store.write(write).await?;
     Ok(web::Json(Change { policy: id, version, state: VersionState::Active, displaced: moved.displaced }))
 }
 

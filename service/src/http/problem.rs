@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -48,12 +48,14 @@ pub(super) struct ApiError {
     detail: String,
     param: Option<&'static str>,
     retry_after: Option<Duration>,
+    /// Methods, for 405.
+    allow: Option<&'static str>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), param: None, retry_after: None, cause: None }
+        Self { status, code, detail: detail.into(), param: None, retry_after: None, allow: None, cause: None }
     }
 
     pub(super) fn malformed(code: &'static str, detail: impl Into<String>) -> Self {
@@ -66,6 +68,12 @@ impl ApiError {
 
     pub(super) fn not_found(what: impl fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what} in this project"))
+    }
+
+    /// RFC 9110: a 405 says which methods there are.
+    pub(super) fn allowing(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
     }
 
     pub(super) fn at(mut self, param: &'static str) -> Self {
@@ -101,15 +109,18 @@ impl ApiError {
     }
 
     pub(super) fn response(&self, request_id: &str) -> HttpResponse {
-        respond(self.status, self.code, &self.detail, self.param, self.retry_after, request_id)
+        let mut response =
+            respond(self.status, self.code, &self.detail, self.param, self.retry_after, request_id);
+        if let Some(methods) = self.allow {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        response
     }
 }
 
-/// For errors that are not ours: routes and methods that don't exist, requests that the framework refused.
+/// For errors that are not ours: requests that the framework refused.
 pub(super) fn foreign(status: StatusCode, detail: &str, request_id: &str) -> HttpResponse {
     let code = match status {
-        StatusCode::NOT_FOUND => "no_such_route",
-        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
         StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
         _ if status.is_server_error() => "internal_error",
         _ => "malformed_request",

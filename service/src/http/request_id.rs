@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
@@ -117,9 +116,6 @@ fn shaped(
     }
     let status = response.status();
     let detail = match (status, response.error()) {
-        (StatusCode::NOT_FOUND, _) => {
-            "there is no such route, or not for this method; `GET /openapi.json` lists them".to_owned()
-        }
         (status, Some(error)) if status.is_client_error() => error.to_string(),
         (status, error) => {
             span.in_scope(|| tracing::error!(?error, "an error without a shape of its own"));

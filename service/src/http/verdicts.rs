@@ -67,8 +67,8 @@ pub(super) async fn verdict_by_id(
 ) -> Result<web::Json<Verdict>, ApiError> {
     caller.require(&[Scope::Moderate, Scope::Read])?;
     let id = super::uuid(&id)?;
-    let mut conn = state.moderator.store.acquire().await?;
-    let verdict = verdicts::by_id(&mut conn, caller.project(), id).await?;
+    let store = &state.moderator.store;
+    let verdict = store.read(async |conn| verdicts::by_id(conn, caller.project(), id).await).await?;
     Ok(web::Json(verdict.ok_or_else(|| ApiError::not_found("verdict with this id"))?))
 }
 
@@ -110,7 +110,8 @@ pub(super) async fn verdict_list(
         reviewed: asked.reviewed,
     };
     let (cursor, limit) = (cursor(asked.cursor.as_deref())?, limit(asked.limit)?);
-    let mut conn = state.moderator.store.acquire().await?;
-    let page = verdicts::page(&mut conn, caller.project(), &filter, cursor, limit).await?;
+    let store = &state.moderator.store;
+    let page =
+        store.read(async |conn| verdicts::page(conn, caller.project(), &filter, cursor, limit).await).await?;
     Ok(web::Json(VerdictPage { data: page.data, next_cursor: page.next_cursor.map(|c| c.to_string()) }))
 }

@@ -20,6 +20,7 @@ pub mod overrides;
 pub mod partitions;
 pub mod policies;
 pub(crate) mod provision;
+pub mod quotas;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,10 +31,11 @@ pub mod verdicts;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgPool, Postgres};
 
 pub use cursor::{Cursor, CursorError, Page};
 pub use error::{Conflict, StoreError};
+pub use sqlx::PgConnection;
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -139,6 +141,25 @@ impl Store {
                 Err(StoreError::Unavailable { source }.into())
             }
         }
+    }
+
+    /// Reads over one connection, in bounded time.
+    pub async fn read<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T>) -> Result<T> {
+        self.in_time(async { work(&mut *self.acquire().await?).await }).await
+    }
+
+    /// One transaction, in bounded time: what `work` did is committed where it says `Ok`, else rolled back.
+    pub async fn write<T, E: From<StoreError>>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let write = async {
+            let mut transaction = self.begin().await?;
+            let done = work(&mut transaction).await?;
+            Self::commit(transaction).await?;
+            Ok(done)
+        };
+        self.in_time(write).await
     }
 
     #[tracing::instrument(name = "db.store.ping", skip_all)]

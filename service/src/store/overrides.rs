@@ -115,16 +115,6 @@ pub async fn delete(
     row.map(Override::try_from).transpose()
 }
 
-#[tracing::instrument(name = "db.override.by_id", skip_all, fields(%id))]
-pub async fn by_id(conn: &mut PgConnection, project: &str, id: Uuid) -> Result<Option<Override>> {
-    let row: Option<Row> = sqlx::query_as("select * from overrides where project = $1 and id = $2")
-        .bind(project)
-        .bind(id)
-        .fetch_optional(conn)
-        .await?;
-    row.map(Override::try_from).transpose()
-}
-
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     pub sha256: Option<Sha256>,

@@ -9,6 +9,7 @@ mod command_line;
 mod idempotency;
 mod images;
 mod kept;
+mod limits;
 mod models;
 mod operations;
 mod overrides;

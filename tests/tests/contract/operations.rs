@@ -31,6 +31,8 @@ async fn metrics_count_what_happened_and_name_nobody() {
     caller.upload(&samples::coffee()).await.expect(200);
     caller.upload(&samples::coffee()).await.expect(200);
     caller.upload(b"text".as_slice()).await.refused(415, "image_type_unsupported");
+    let asked = caller.request(Method::POST, "/v1/images").header("idempotency-key", "x".repeat(256));
+    caller.send(asked.body(samples::coffee())).await.refused(400, "idempotency_key_invalid");
     let metrics = gate.nobody().get("/metrics").await;
     metrics.expect(200);
     assert!(
@@ -60,8 +62,51 @@ async fn metrics_count_what_happened_and_name_nobody() {
         value("shieldgate_policy_answers_total", &["policy=\"sexual\"", "outcome=\"recalled\""]),
         Some(1.0)
     );
+    assert_eq!(
+        value("shieldgate_moderation_failures_total", &["reason=\"idempotency_key_invalid\""]),
+        Some(1.0),
+        "turned away before it was looked at"
+    );
     assert!(value("shieldgate_http_request_duration_seconds_bucket", &posted).is_some());
     assert!(!text.contains(&key) && !text.contains("test-moderate"), "no label may name a key");
+}
+
+#[tokio::test]
+async fn metrics_may_have_a_listener_of_their_own() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let gate = Gate::with().env("SHIELDGATE_METRICS_LISTEN", &port.to_string()).start().await;
+    let beside = |path: &str| gate.client().get(format!("http://{port}{path}"));
+    let metrics = shieldgate_tests::send(beside("/metrics")).await;
+    metrics.expect(200);
+    assert!(metrics.text().contains("shieldgate_judge_queue"), "{}", metrics.text());
+    shieldgate_tests::send(beside("/readyz")).await.expect(200);
+    shieldgate_tests::send(beside("/v1/verdicts")).await.refused(404, "no_such_route");
+    shieldgate_tests::send(gate.client().get(gate.url("/metrics"))).await.refused(404, "no_such_route");
+}
+
+#[tokio::test]
+async fn the_documentation_is_a_page_that_loads_nothing_from_elsewhere() {
+    let gate = Gate::start().await;
+    let get = |path: &str| shieldgate_tests::send(gate.client().get(gate.url(path)));
+    let page = get("/docs").await;
+    page.expect(200);
+    let policy = page.header("content-security-policy").unwrap_or_default();
+    assert!(policy.starts_with("default-src 'self';"), "{policy}");
+    let html = page.text();
+    assert!(html.contains("<base href=\"/docs/\">") && !html.contains("//unpkg"), "{html}");
+    let links: Vec<&str> = html
+        .split(['"', '\''])
+        .filter(|link| link.ends_with(".js") || link.ends_with(".css"))
+        .map(|link| link.trim_start_matches("./"))
+        .collect();
+    assert!(links.len() >= 3, "{links:?}");
+    for link in links {
+        get(&format!("/docs/{link}")).await.expect(200);
+    }
+    let initial = get("/docs/swagger-initializer.js").await.text();
+    assert!(initial.contains("/openapi.json") && initial.contains("\"validatorUrl\": \"none\""), "{initial}");
+    get("/docs/../Cargo.toml").await.refused(404, "no_such_route");
+    get("/docs/none.js").await.refused(404, "no_such_route");
 }
 
 #[tokio::test]
@@ -88,7 +133,11 @@ async fn request_ids_are_echoed_or_made() {
     let problem = caller.get("/v1/nothing").await;
     assert_eq!(problem.refused(404, "no_such_route")["error"]["type"], "invalid_request_error");
     let problem = caller.send(caller.request(Method::PUT, "/v1/images")).await;
-    assert!(matches!(problem.status, 404 | 405), "{}", problem.text());
+    problem.refused(405, "method_not_allowed");
+    assert_eq!(problem.header("allow"), Some("POST"));
+    let problem = caller.send(caller.request(Method::DELETE, "/v1/overrides")).await;
+    problem.refused(405, "method_not_allowed");
+    assert_eq!(problem.header("allow"), Some("GET, POST"));
 }
 
 #[tokio::test]

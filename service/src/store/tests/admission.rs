@@ -123,7 +123,8 @@ async fn overrides_begin_and_end_and_stay_on_record() {
             .expect("was there");
         assert_eq!((deleted.deleted_by.as_deref(), deleted.deleted_at), (Some("key:2"), Some(now())));
         assert_eq!(overrides::delete(&mut conn, "p", all[0].id, "key:3", now()).await.expect("asks"), None);
-        assert_eq!(overrides::by_id(&mut conn, "p", deleted.id).await.expect("reads"), Some(deleted));
+        let listed = overrides::list(&mut conn, "p", &Filter::default(), None, 200).await.expect("lists");
+        assert!(listed.data.contains(&deleted), "an ended one stays on record");
 
         let in_force = Filter { in_force_at: Some(now() + Duration::hours(1)), ..Filter::default() };
         let found = overrides::list(&mut conn, "p", &in_force, None, 200).await.expect("lists");
