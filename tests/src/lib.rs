@@ -21,6 +21,7 @@
 
 mod binary;
 mod caller;
+mod collector;
 mod gate;
 mod process;
 mod record;
@@ -35,5 +36,6 @@ pub mod samples;
 
 pub use binary::{Done, binary, shieldgate, target_dir};
 pub use caller::{Answer, Caller, Upload, send, try_send};
+pub use collector::Collector;
 pub use gate::Gate;
 pub use setup::{Failed, Setup};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use shieldgate_tests::Gate;
+use shieldgate_tests::{Collector, Gate};
 use tempfile::TempDir;
 
 const POLICIES: [&str; 3] = ["dangerous", "sexual", "violence"];
@@ -28,7 +28,9 @@ fn checkpoint() -> TempDir {
 #[tokio::test]
 async fn the_shipped_policies_are_judged_as_transformers_does() {
     let folder = checkpoint();
-    let gate = Gate::with().model(&folder.path().join("shieldgemma2")).start().await;
+    let collector = Collector::start().await;
+    let gate = Gate::with().model(&folder.path().join("shieldgemma2"));
+    let mut gate = gate.env("SHIELDGATE_OTLP_ENDPOINT", collector.endpoint()).start().await;
     let caller = gate.caller(&gate.key("moderate,read"));
     let golden: Value =
         serde_json::from_slice(&std::fs::read(golden_folder().join("a/golden.json")).expect("is committed"))
@@ -49,5 +51,9 @@ async fn the_shipped_policies_are_judged_as_transformers_does() {
             let (p, expected) = (p.expect("a number"), expected.expect("a number"));
             assert!((p - expected).abs() <= 1e-5, "{picture}, {policy}: {p} instead of {expected}");
         }
+    }
+    assert_eq!(gate.stop().await, Some(0));
+    for stage in ["vision", "prefix", "policies"] {
+        assert!(collector.got("/v1/traces", stage.as_bytes()), "no span `{stage}`");
     }
 }

@@ -218,7 +218,8 @@ impl Moderator {
             .map_err(|_| ModerateError::DecoderGone)?;
         let (original, limits) = (submission.original.clone(), self.config.limits);
         // The permits go with the work, which goes on where the client has left.
-        let decode = move || (media::look(original.as_ref(), &limits), permits);
+        let span = tracing::info_span!("decode", bytes = original.as_ref().len());
+        let decode = move || span.in_scope(|| (media::look(original.as_ref(), &limits), permits));
         let (looked, permits) =
             tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
         let mut looked = looked?;

@@ -17,4 +17,5 @@ mod pictures;
 mod policies;
 mod recall;
 mod start;
+mod telemetry;
 mod verdicts;
