@@ -8,7 +8,8 @@ alter table contents
 -- Frames that differ from all before them, where they could be counted; how much PDQ may be relied on.
 alter table verdicts
     add column frames_distinct bigint check (frames_distinct >= 0),
-    add column pdq_quality smallint check (pdq_quality between 0 and 100 and pdq is not null);
+    add column pdq_quality smallint check (pdq_quality between 0 and 100),
+    add constraint verdicts_pdq_whole check (pdq_quality is null or pdq is not null);
 
 alter function grant_service_rights() rename to grant_service_rights_until_0014;
 
