@@ -90,6 +90,9 @@ pub struct Gate {
     /// Serve demo judges also on an address that is not loopback.
     #[arg(long, env)]
     pub allow_demo: bool,
+    /// Leave out the demo judges that come with the build.
+    #[arg(long, env)]
+    pub without_demo: bool,
     /// Largest upload, in bytes.
     #[arg(long, env, default_value = "20971520")]
     pub body_bytes_max: u64,

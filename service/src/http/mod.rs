@@ -76,7 +76,7 @@ pub struct HttpConfig {
 
 /// What every handler may use.
 pub struct State {
-    moderator: Moderator,
+    moderator: Arc<Moderator>,
     metrics: Arc<Metrics>,
     bodies: Bodies,
     limits: Limits,
@@ -91,7 +91,7 @@ pub struct State {
 impl State {
     pub fn new(moderator: Moderator, metrics: Arc<Metrics>, config: &HttpConfig) -> Self {
         Self {
-            moderator,
+            moderator: Arc::new(moderator),
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
             limits: Limits::default(),

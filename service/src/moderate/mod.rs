@@ -16,7 +16,7 @@
 //! idempotency key finds out. No database connection is held while a judge works.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -43,6 +43,7 @@ mod judging;
 pub mod policies;
 mod record;
 mod recorder;
+mod shadow;
 mod submission;
 
 pub use error::ModerateError;
@@ -100,6 +101,8 @@ pub struct Moderator {
     bulk_decoders: Arc<Semaphore>,
     /// In [`UNIT_BYTES`].
     pictures: Arc<Semaphore>,
+    /// Submissions that shadow versions may still be at.
+    shadowed: Arc<Semaphore>,
     config: ModerateConfig,
 }
 
@@ -114,12 +117,24 @@ impl Moderator {
         let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
         let bulk_decoders = Arc::new(Semaphore::new((config.decoders / 2).max(1)));
         let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
+        let shadowed = Arc::new(Semaphore::new(shadow::PENDING_MAX));
         let recorder = Recorder::start(&store);
-        Self { store, scheduler, policies, recorder, originals, decoders, bulk_decoders, pictures, config }
+        Self {
+            store,
+            scheduler,
+            policies,
+            recorder,
+            originals,
+            decoders,
+            bulk_decoders,
+            pictures,
+            shadowed,
+            config,
+        }
     }
 
     #[tracing::instrument(name = "moderate", skip_all, fields(project = submission.project, source = submission.source))]
-    pub async fn moderate(&self, submission: Submission) -> Result<Verdict, ModerateError> {
+    pub async fn moderate(self: &Arc<Self>, submission: Submission) -> Result<Verdict, ModerateError> {
         let now = timestamp::now();
         let sha256 = self.hash(&submission.original).await?;
         let fingerprint = submission.fingerprint(&sha256);
@@ -143,12 +158,14 @@ impl Moderator {
             return Err(ModerateError::NothingJudged { reasons: plan.reasons() });
         }
 
-        let mut recalled = self.recall(&submission, &sha256, &plan).await?;
-        let (facts, findings, looked) = match recalled.facts.take() {
-            Some(facts) => (facts, recalled.findings, false),
+        let mut recalled = self.recall(&submission.project, &sha256, &plan).await?;
+        let (facts, findings, views) = match recalled.facts.take() {
+            Some(facts) => (facts, recalled.findings, None),
             None => {
-                let (facts, views) = self.look(&submission, &sha256).await?;
-                (facts, self.judge(&submission, recalled, views).await?, true)
+                let (lane, deadline) = (submission.lane, submission.deadline);
+                let (facts, views) = self.look(&submission.original, &sha256, (lane, deadline)).await?;
+                let findings = self.judge((lane, deadline), recalled, Arc::clone(&views)).await?;
+                (facts, findings, Some(views))
             }
         };
         let judged = self.decide(&plan, &findings);
@@ -170,7 +187,7 @@ impl Moderator {
             requested,
             sha256,
             kept,
-            facts: looked.then_some(facts),
+            facts: views.is_some().then_some(facts),
             judgements: self.fresh(&findings, now),
             provenance: Provenance {
                 key_id: submission.key_id,
@@ -184,7 +201,11 @@ impl Moderator {
             request_id: submission.request_id.clone(),
         };
         match self.recorder.record(recording).await? {
-            Ok(recorded) => Ok(recorded),
+            Ok(recorded) => {
+                let shadows = set.shadows_of(&selected);
+                self.shadow(&submission, &recorded, shadows, admission.overrides.clone(), views);
+                Ok(recorded)
+            }
             Err(earlier) => self.replay(&submission, earlier, fingerprint).await,
         }
     }
@@ -222,12 +243,13 @@ impl Moderator {
     /// What was found, and the pictures apart from it.
     async fn look(
         &self,
-        submission: &Submission,
+        original: &Original,
         sha256: &store::Sha256,
+        (lane, deadline): (Lane, Instant),
     ) -> Result<(Facts, Arc<Views>), ModerateError> {
-        let deadline = submission.deadline.into();
+        let deadline = deadline.into();
         let permits = async {
-            let bulk = match submission.lane {
+            let bulk = match lane {
                 Lane::Interactive => None,
                 Lane::Bulk => Some(Arc::clone(&self.bulk_decoders).acquire_owned().await?),
             };
@@ -235,12 +257,12 @@ impl Moderator {
         };
         let permits = tokio::time::timeout_at(deadline, permits)
             .await
-            .map_err(|_| self.busy(submission.lane, Refused::Deadline))?
+            .map_err(|_| self.busy(lane, Refused::Deadline))?
             .map_err(|_| ModerateError::DecoderGone)?;
-        let (original, limits) = (submission.original.clone(), self.config.limits);
+        let (bytes, limits) = (original.clone(), self.config.limits);
         // The permits go with the work, which goes on where the client has left.
-        let span = tracing::info_span!("decode", bytes = original.as_ref().len());
-        let decode = move || span.in_scope(|| (media::look(original.as_ref(), &limits), permits));
+        let span = tracing::info_span!("decode", bytes = bytes.as_ref().len());
+        let decode = move || span.in_scope(|| (media::look(bytes.as_ref(), &limits), permits));
         let (looked, permits) =
             tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
         let mut looked = looked?;
@@ -251,10 +273,10 @@ impl Moderator {
         let room = Arc::clone(&self.pictures).acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX));
         let memory = tokio::time::timeout_at(deadline, room)
             .await
-            .map_err(|_| self.busy(submission.lane, Refused::Deadline))?
+            .map_err(|_| self.busy(lane, Refused::Deadline))?
             .map_err(|_| ModerateError::DecoderGone)?;
         drop(permits);
-        let facts = facts(&looked, sha256, submission.original.as_ref().len());
+        let facts = facts(&looked, sha256, original.as_ref().len());
         Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
     }
 

@@ -110,7 +110,11 @@ async fn claim(
     Ok(taken)
 }
 
-/// The SHA-256 of the canonical JSON of the verdict as it is answered: what the audit entry pins down.
+/// Who acts where nobody asked.
+pub(super) const SYSTEM: &str = "system";
+
+/// The SHA-256 of the canonical JSON of the verdict as it is answered: what the audit entry pins down. What
+/// shadow versions say comes later and is no part of it.
 fn verdict_hash(verdict: &Verdict) -> Result<String, serde_json::Error> {
     // By way of text, so that a probability is hashed in the digits it is answered with.
     let value = serde_json::from_str(&serde_json::to_string(verdict)?)?;
