@@ -7,6 +7,7 @@ mod migrate;
 mod models;
 mod output;
 mod policies;
+mod progress;
 mod serve;
 mod signals;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use conf::{Conf, Subcommands};
 
 use crate::config::{self, Common, Database, Serve};
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// A self-hosted content-safety gate: every upload gets a verdict per policy, and every verdict is on record.
 ///
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = telemetry::init_logs(common.log_format, filter) {
         return output::failed(&*Failed::from(error), 2);
     }
+    tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&error, 1),
@@ -123,7 +125,7 @@ impl Command {
     async fn run(self) -> Result<ExitCode, Failed> {
         match self {
             Self::Serve(config) => serve::run(config).await,
-            Self::Models(models) => models.run(),
+            Self::Models(models) => models.run().await,
             Self::Policies(policies) => policies.run().await,
             Self::Keys(keys) => keys.run().await,
             Self::Doctor(doctor) => doctor.run().await,
