@@ -28,6 +28,7 @@ mod setup;
 mod template;
 
 pub mod hostile;
+pub mod hub;
 pub mod openapi;
 pub mod raw;
 pub mod samples;

@@ -46,7 +46,12 @@ pub(super) async fn bring(
                 retry.forgive();
             }
             farthest = farthest.max(partial.at);
-            retry.after(error, watch).await?;
+            if let Err(error) = retry.after(error, watch).await {
+                if partial.at == 0 {
+                    partial.remove()?;
+                }
+                return Err(error);
+            }
         }
         let actual = partial.digest();
         if actual == file.digest.hex() {
