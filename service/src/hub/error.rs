@@ -125,6 +125,17 @@ impl HubError {
         )
     }
 
+    /// In one line, without hints and with its first cause: for notes on what goes on nevertheless.
+    pub(super) fn brief(&self) -> String {
+        let text = self.to_string();
+        let fact = text.lines().next().unwrap_or_default();
+        let mut cause = std::error::Error::source(self);
+        while let Some(deeper) = cause.and_then(std::error::Error::source) {
+            cause = Some(deeper);
+        }
+        cause.map_or_else(|| fact.to_owned(), |cause| format!("{fact} ({cause})"))
+    }
+
     pub(super) fn write(path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {

@@ -62,7 +62,11 @@ pub async fn fetch(
         Ok(listing) => listing,
         Err(error) if error.may_pass() => match cache.snapshot(reference)? {
             Some(snapshot) => {
-                watch.note(&format!("{error}; what the cache has is used: commit {}", snapshot.commit));
+                watch.note(&format!(
+                    "{}; what the cache has is used: commit {}",
+                    error.brief(),
+                    snapshot.commit
+                ));
                 return Ok(snapshot);
             }
             None => return Err(error),

@@ -38,9 +38,7 @@ impl Retry {
             (Some(wait), None) => wait,
             _ => return Err(error),
         };
-        let first_line = error.to_string();
-        let first_line = first_line.lines().next().unwrap_or_default();
-        watch.note(&format!("{first_line}; trying again in {:.1} s", wait.as_secs_f32()));
+        watch.note(&format!("{}; trying again in {:.1} s", error.brief(), wait.as_secs_f32()));
         tokio::time::sleep(wait).await;
         Ok(())
     }
