@@ -57,6 +57,8 @@ pub enum Deed {
     Stall(usize),
     /// The whole file, whatever range was asked for.
     Whole,
+    /// Another part than was asked for.
+    Elsewhere,
     /// Other bytes than are listed.
     Other(Vec<u8>),
     /// The whole body, late.
@@ -245,6 +247,7 @@ fn send(
 ) -> std::io::Result<()> {
     let bytes = if let Deed::Other(other) = deed { other } else { bytes };
     let from = asked.from().filter(|_| !matches!(deed, Deed::Whole));
+    let from = if let Deed::Elsewhere = deed { from.map(|from| from / 2) } else { from };
     let Some(body) = bytes.get(from.unwrap_or(0)..).filter(|body| from.is_none() || !body.is_empty()) else {
         return head(stream, 416, &[], 0);
     };

@@ -258,17 +258,23 @@ fn what_lies_there_is_used_if_it_is_right() {
 
 #[test]
 fn a_server_that_cant_continue_begins_again() {
-    let hub = Hub::start(&checkpoint("a"), |asked| match (at(asked, WEIGHTS), asked.nth) {
-        (true, 0) => Deed::Cut(1000),
-        (true, _) => Deed::Whole,
-        _ => Deed::Well,
-    });
-    let machine = Machine::new(&hub);
-    let done = machine.add();
-    let said = done.stderr.clone();
-    done.good();
-    assert!(said.contains(&format!("can't continue {WEIGHTS}")), "{said}");
-    assert_eq!(std::fs::read(machine.blob(&hub.digest(WEIGHTS))).ok(), Some(weights_of("a")));
+    for (instead, said) in [
+        (Deed::Whole, "can't continue model.safetensors"),
+        (Deed::Elsewhere, "answered 206; trying again"),
+        (Deed::Status(416, vec![]), "answered 416; trying again"),
+    ] {
+        let hub = Hub::start(&checkpoint("a"), move |asked| match (at(asked, WEIGHTS), asked.nth) {
+            (true, 0) => Deed::Cut(1000),
+            (true, 1) => instead.clone(),
+            _ => Deed::Well,
+        });
+        let machine = Machine::new(&hub);
+        let done = machine.add();
+        let told = done.stderr.clone();
+        done.good();
+        assert!(told.contains(said), "{told}");
+        assert_eq!(std::fs::read(machine.blob(&hub.digest(WEIGHTS))).ok(), Some(weights_of("a")));
+    }
 }
 
 #[test]
