@@ -165,15 +165,30 @@ pub(crate) fn calibrated(yes: f64, no: f64, temperature: f32, alpha: f32) -> Ans
     Probability::try_from(p as f32).map_err(|error| Failure::NotAProbability(error.to_string()))
 }
 
+/// One picture of a batch, and what is asked about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub picture: &'a Picture,
+    pub questions: &'a [Question],
+}
+
 pub trait Judge: Send + Sync {
     fn card(&self) -> &JudgeCard;
 
     /// What this judge will be asked for `policy`; called once per policy version, not per picture.
     fn question(&self, policy: &PolicyText<'_>) -> Result<Question, QuestionError>;
 
-    /// One answer per question, in the order of `questions`. Blocks for as long as the model runs;
-    /// call it off the async threads. Returns early, with failures, once `stop` is raised.
-    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer>;
+    /// For each picture one answer per question, in their order. A picture's answers do not depend on the
+    /// others in its batch. Blocks for as long as the model runs; call it off the async threads. Returns
+    /// early, with failures, once `stop` is raised.
+    fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>>;
+
+    /// How many pictures one batch may have; more only cost memory.
+    fn batch_max(&self) -> usize;
+
+    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer> {
+        self.judge_batch(&[Asked { picture, questions }], stop).pop().unwrap_or_default()
+    }
 }
 
 /// Tells a running judge that nobody waits for it any more.

@@ -17,6 +17,8 @@ pub mod prompt;
 pub mod resample;
 pub mod runtime;
 
-pub use judge::{Answer, Digest, Failure, Judge, JudgeCard, PolicyText, Question, QuestionError, Stop};
+pub use judge::{
+    Answer, Asked, Digest, Failure, Judge, JudgeCard, PolicyText, Question, QuestionError, Stop,
+};
 pub use picture::Picture;
 pub use probability::Probability;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use shieldgate_models::installed::Installed;
 use shieldgate_models::resample::resize;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
-use shieldgate_models::{Answer, Failure, Judge, Picture, PolicyText, Stop, judges};
+use shieldgate_models::{Answer, Asked, Failure, Judge, Picture, PolicyText, Stop, judges};
 
 /// The tolerance the judge promises: preprocessing is exact, the runtime's kernels may differ by thread count.
 const TOLERANCE: f32 = 1e-3;
@@ -97,6 +97,31 @@ fn scores_are_the_packages_own() -> Result<()> {
             println!("{name}: {p} expected {expected}, off by {:e}", (p - expected).abs());
             assert!((p - expected).abs() <= TOLERANCE, "{name}: {p} instead of {expected}");
         }
+    }
+    Ok(())
+}
+
+/// What a picture scores must not depend on who else uploads at that moment.
+#[test]
+fn a_batch_scores_as_each_alone() -> Result<()> {
+    let judge = open(variant(|manifest| manifest)?.path())?;
+    let question = [judge.question(&SEXUAL)?];
+    let pictures: Vec<Picture> = golden()?.keys().map(|name| picture(name)).collect::<Result<_>>()?;
+    let alone: Vec<f32> =
+        pictures.iter().map(|picture| Ok(ask(&*judge, picture)??.get())).collect::<Result<_>>()?;
+    // More than a batch holds, so that it is cut; the picture at each place differs from round to round.
+    for turn in 0..3 {
+        let order: Vec<usize> = (0..19).map(|at| (at * 5 + turn) % pictures.len()).collect();
+        let batch: Vec<Asked<'_>> =
+            order.iter().map(|at| Asked { picture: &pictures[*at], questions: &question }).collect();
+        let answers = judge.judge_batch(&batch, &Stop::default());
+        assert_eq!(answers.len(), order.len());
+        let mut worst = 0.0_f32;
+        for (at, answers) in order.iter().zip(answers) {
+            worst = worst.max((answers[0].clone()?.get() - alone[*at]).abs());
+        }
+        println!("off by {worst:e}");
+        assert!(worst <= 1e-6, "{worst:e}");
     }
     Ok(())
 }

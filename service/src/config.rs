@@ -107,13 +107,22 @@ pub struct Gate {
     /// Submissions worked on at once; more are answered 429.
     #[arg(long, env, default_value = "64")]
     pub in_flight_max: usize,
-    /// Submissions waiting for one judge; more are answered 429.
+    /// The same for submissions of the bulk lane.
+    #[arg(long, env, default_value = "16")]
+    pub bulk_in_flight_max: usize,
+    /// Submissions of one lane waiting for one judge; more are answered 429.
     #[arg(long, env, default_value = "64")]
     pub queue_max: usize,
+    /// How long a batch should take, in milliseconds: pictures that do not fit into it wait for the next.
+    #[arg(long, env, default_value = "250")]
+    pub batch_target_ms: u64,
+    /// Of each judge's time, what bulk work gets while interactive work waits; 0 to 0.9.
+    #[arg(long, env, default_value = "0.2")]
+    pub bulk_share: f64,
     /// How long a submission may wait for its judges before it is answered 503, in milliseconds.
     #[arg(long, env, default_value = "60000")]
     pub request_timeout_ms: u64,
-    /// How long one judge may take for one content before it counts as failed, in milliseconds.
+    /// How long one run of a judge may take before it counts as failed, in milliseconds.
     #[arg(long, env, default_value = "30000")]
     pub judge_timeout_ms: u64,
     /// How long a judge's run may go on after it was told to stop before the judge counts as stuck and
@@ -142,6 +151,7 @@ impl Gate {
         let mut faults = Vec::new();
         let counts = [
             ("in-flight-max", self.in_flight_max),
+            ("bulk-in-flight-max", self.bulk_in_flight_max),
             ("queue-max", self.queue_max),
             ("connections-max", self.connections_max),
             ("decoders", self.decoders.max(1)),
@@ -157,7 +167,11 @@ impl Gate {
         if self.body_bytes_max == 0 || self.body_budget_bytes < self.body_bytes_max {
             faults.push("`--body-budget-bytes` must hold at least one body of `--body-bytes-max`, and that be above 0".to_owned());
         }
+        if !(0.0..=0.9).contains(&self.bulk_share) {
+            faults.push(format!("`--bulk-share {}`: expected 0 to 0.9", self.bulk_share));
+        }
         let times = [
+            ("batch-target-ms", self.batch_target_ms),
             ("judge-timeout-ms", self.judge_timeout_ms),
             ("request-timeout-ms", self.request_timeout_ms),
             ("body-timeout-ms", self.body_timeout_ms),

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::moderate::ModerateError;
+use crate::scheduler::{Lane, SeatNow};
 use crate::verdict::Verdict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Metrics {
     queued: Gauge<u64>,
     run: Gauge<f64>,
     stuck: Gauge<u64>,
+    batches: Counter<u64>,
+    pictures: Counter<u64>,
 }
 
 /// A client's own word is no label: made-up methods would fill the table of series.
@@ -115,17 +118,22 @@ impl Metrics {
                 .build(),
             queued: meter
                 .u64_gauge("shieldgate_judge_queue")
-                .with_description("Submissions waiting for a judge")
+                .with_description("Submissions waiting for a judge, by lane")
                 .build(),
             run: meter
                 .f64_gauge("shieldgate_judge_run")
                 .with_unit("s")
-                .with_description("How long a judge takes for one content, smoothed")
+                .with_description("How long a judge takes for one picture, smoothed")
                 .build(),
             stuck: meter
                 .u64_gauge("shieldgate_judge_stuck")
                 .with_description("1 while a run that was told to stop has not ended")
                 .build(),
+            batches: counter("shieldgate_judge_batches", "Batches that a judge ran"),
+            pictures: counter(
+                "shieldgate_judge_pictures",
+                "Pictures in those batches, frames and backgrounds each for itself",
+            ),
             registry,
             _provider: provider,
         })
@@ -141,12 +149,17 @@ impl Metrics {
         self.duration.record(took.as_secs_f64(), &labels[..2]);
     }
 
-    /// What stands in judges' queues, and how long their runs take.
-    pub fn judges(&self, name: &str, queued: usize, run: Duration, stuck: bool) {
-        let judge = [KeyValue::new("judge", name.to_owned())];
-        self.queued.record(queued as u64, &judge);
-        self.run.record(run.as_secs_f64(), &judge);
-        self.stuck.record(u64::from(stuck), &judge);
+    /// What stands in a judge's queue, how long it takes, and how full its batches were.
+    pub fn judge(&self, seat: &SeatNow<'_>) {
+        let judge = KeyValue::new("judge", seat.name.to_owned());
+        for (lane, queued) in Lane::ALL.iter().zip(seat.queued) {
+            self.queued.record(queued as u64, &[judge.clone(), KeyValue::new("lane", lane.name())]);
+        }
+        let judge = [judge];
+        self.run.record(seat.run.as_secs_f64(), &judge);
+        self.stuck.record(u64::from(seat.stuck), &judge);
+        self.batches.add(seat.batches, &judge);
+        self.pictures.add(seat.pictures, &judge);
     }
 
     /// A submission that was turned away before it was looked at.

@@ -51,6 +51,14 @@ pub struct Worst {
     pub background: Option<Background>,
 }
 
+/// One frame of an animation and what it scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameScore {
+    pub probability: f32,
+    #[serde(flatten)]
+    pub place: Worst,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Background {

@@ -145,27 +145,3 @@ pub(super) fn seeing(
     )?;
     biased(graph, &format!("{path}/out_proj"), &out, &format!("{name}.out_proj"), [hidden, hidden])
 }
-
-/// Repeats a past of one row for every row of the batch, inside the graph, so that it is never copied out.
-pub(super) fn repeated(
-    graph: &mut Graph<'_>,
-    path: &str,
-    past: &Value,
-    batch: &Value,
-) -> Result<Value, GraphError> {
-    let mut dims = past.dims.clone();
-    if let Some(first) = dims.first_mut() {
-        *first = BATCH;
-    }
-    graph.node(path, ("", "Expand"), &[past, batch], (past.kind, dims), vec![])
-}
-
-/// `[batch, 1, 1, 1]` as numbers, for [`repeated`].
-pub(super) fn batch_shape(graph: &mut Graph<'_>, path: &str, rows: &Value) -> Result<Value, GraphError> {
-    let ends = vec![Attribute::Int("start", 0), Attribute::Int("end", 1)];
-    let batch =
-        graph.node(&format!("{path}/size"), ("", "Shape"), &[rows], (Type::I64, vec![Dim::Is(1)]), ends)?;
-    let ones = graph.ints(&format!("{path}/ones"), &[1, 1, 1], &[3])?;
-    let axis = vec![Attribute::Int("axis", 0)];
-    graph.node(path, ("", "Concat"), &[&batch, &ones], (Type::I64, vec![Dim::Is(4)]), axis)
-}

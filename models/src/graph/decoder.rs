@@ -1,15 +1,14 @@
 //! The decoder graph: some positions of a prompt in, with the keys and values of those before; Yes and No out.
 //!
-//! One graph serves every pass: the prefix (an image, an empty past, one row), the policies' suffixes (no
-//! image, the prefix as past, a row each), and a whole prompt at once. Reference: transformers
+//! One graph serves every pass: prefixes (a row an image, one empty past), the policies' suffixes (no
+//! image, the prefixes as pasts, a row for each image and policy), and whole prompts at once. Reference: transformers
 //! `Gemma3Model` and `Gemma3TextModel`; of the head only the rows Yes and No are computed, and only for
 //! the last position of each row.
 
-use super::attention::{
-    Attended, BATCH, Decoding, LENGTH, PAST, Past, Shared, TOTAL, batch_shape, decoding, repeated,
-};
+use super::attention::{Attended, BATCH, Decoding, LENGTH, PAST, Past, Shared, TOTAL, decoding};
 use super::mlp::{Gated, gated};
 use super::ops::Axis;
+use super::repeat::{GROUPS, Repeat};
 use super::{Dim, Graph, GraphError, Type, Value, norm};
 use crate::checkpoint::config::{Config, LayerKind};
 use crate::checkpoint::safetensors::Weights;
@@ -34,7 +33,7 @@ pub const LAST: &str = "last";
 /// Logits of Yes and No, [batch, 2].
 pub const LOGITS: &str = "logits";
 
-/// [1, kv_heads, past, head_dim]
+/// [groups, kv_heads, past, head_dim]; the batch is a multiple of the groups.
 pub fn past_name(layer: usize, part: Part) -> String {
     format!("past_{}.{layer}", part.name())
 }
@@ -84,7 +83,7 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
     let embedding =
         graph.stored_weight("language_model.embed_tokens.weight", &[text.vocabulary, text.hidden])?;
     let mut x = embedded(&mut graph, text.hidden, &embedding, [&before, &features, &after])?;
-    let batch = batch_shape(&mut graph, "/decoder/batch", &rows)?;
+    let mut repeat = None;
     for (at, kind) in text.layers.iter().enumerate() {
         let shared = match kind {
             LayerKind::Global => {
@@ -92,7 +91,7 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
             }
             LayerKind::Local => Shared { cos: &local_cos, sin: &local_sin, rows: &rows, mask: &local_mask },
         };
-        x = layer(&mut graph, config, at, &x, &shared, &batch)?;
+        x = layer(&mut graph, config, at, &x, (&rows, &shared), &mut repeat)?;
     }
     let logits = head(&mut graph, config, &x, &last, &embedding)?;
     graph.output(LOGITS, &logits)?;
@@ -131,8 +130,8 @@ fn layer(
     config: &Config,
     at: usize,
     x: &Value,
-    shared: &Shared<'_>,
-    batch: &Value,
+    (rows, shared): (&Value, &Shared<'_>),
+    repeat: &mut Option<Repeat>,
 ) -> Result<Value, GraphError> {
     let text = &config.text;
     let (path, name) = (format!("/decoder/layers.{at}"), format!("language_model.layers.{at}"));
@@ -140,9 +139,14 @@ fn layer(
         norm::rms(graph, &format!("{path}/{part}"), x, &format!("{name}.{part}.weight"), text.norm_epsilon)
     };
     let mut past = |part: Part| -> Result<Value, GraphError> {
-        let dims = [1usize.into(), text.kv_heads.into(), PAST, text.head_dim.into()];
-        let one = graph.input(&past_name(at, part), Type::F32, &dims)?;
-        repeated(graph, &format!("{path}/past_{}", part.name()), &one, batch)
+        let dims = [GROUPS, text.kv_heads.into(), PAST, text.head_dim.into()];
+        let past = graph.input(&past_name(at, part), Type::F32, &dims)?;
+        // All pasts have one shape, so the first one tells it for all.
+        let repeat = match repeat {
+            Some(repeat) => repeat,
+            None => repeat.insert(Repeat::new(graph, "/decoder/repeat", rows, &past)?),
+        };
+        repeat.apply(graph, &format!("{path}/past_{}", part.name()), &past)
     };
     let (past_key, past_value) = (past(Part::Key)?, past(Part::Value)?);
 

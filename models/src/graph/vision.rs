@@ -1,8 +1,8 @@
-//! The vision graph: a normalised picture in, its tokens for the decoder out.
+//! The vision graph: normalised pictures in, their tokens for the decoder out.
 //!
 //! Reference: transformers `SiglipVisionModel` (last hidden state) and `Gemma3MultiModalProjector`.
 
-use super::attention::{Seeing, seeing};
+use super::attention::{BATCH, Seeing, seeing};
 use super::mlp::{Plain, plain};
 use super::ops::Axis;
 use super::{Attribute, Graph, GraphError, Type, Value, norm};
@@ -13,13 +13,13 @@ pub const PIXELS: &str = "pixel_values";
 pub const FEATURES: &str = "image_features";
 
 /// ```text
-/// pixels [1, 3, side, side] ─ patches ─ + positions ─ layers ─ LayerNorm ─ pool ─ RMSNorm ─ projection ─
-///                                                                  features [1, tokens, hidden]
+/// pixels [batch, 3, side, side] ─ patches ─ + positions ─ layers ─ LayerNorm ─ pool ─ RMSNorm ─ projection ─
+///                                                                  features [batch, tokens, hidden]
 /// ```
 pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> {
     let mut graph = Graph::new("vision", weights);
     let side = config.vision.image;
-    let pixels = graph.input(PIXELS, Type::F32, &[1usize.into(), 3usize.into(), side.into(), side.into()])?;
+    let pixels = graph.input(PIXELS, Type::F32, &[BATCH, 3usize.into(), side.into(), side.into()])?;
     let mut x = embedded(&mut graph, config, &pixels)?;
     for at in 0..config.vision.layers {
         x = layer(&mut graph, config, at, &x)?;
@@ -31,7 +31,7 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
     Ok(graph.finish())
 }
 
-/// `pixels ─ Conv(patch) ─ [1, patches, hidden] ─ + position_embedding ─`
+/// `pixels ─ Conv(patch) ─ [batch, patches, hidden] ─ + position_embedding ─`
 fn embedded(graph: &mut Graph<'_>, config: &Config, pixels: &Value) -> Result<Value, GraphError> {
     let vision = &config.vision;
     let (hidden, patch, side) = (vision.hidden, vision.patch, vision.patches());
@@ -42,13 +42,13 @@ fn embedded(graph: &mut Graph<'_>, config: &Config, pixels: &Value) -> Result<Va
         "/vision/patches",
         ("", "Conv"),
         &[pixels, &weight, &bias],
-        (Type::F32, vec![1usize.into(), hidden.into(), side.into(), side.into()]),
+        (Type::F32, vec![BATCH, hidden.into(), side.into(), side.into()]),
         vec![
             Attribute::Ints("kernel_shape", vec![patch as i64; 2]),
             Attribute::Ints("strides", vec![patch as i64; 2]),
         ],
     )?;
-    let flat = [Axis::Is(1), Axis::Is(hidden), Axis::Is(side * side)];
+    let flat = [Axis::Same, Axis::Is(hidden), Axis::Is(side * side)];
     let flat = graph.reshape("/vision/patches_flat", &patches, &flat)?;
     let rows = graph.transpose("/vision/patches_rows", &flat, &[0, 2, 1])?;
     let positions = graph.weight(&format!("{name}.position_embedding.weight"), &[side * side, hidden])?;
@@ -76,24 +76,24 @@ fn layer(graph: &mut Graph<'_>, config: &Config, at: usize, x: &Value) -> Result
     graph.add(&format!("{path}/out"), &x, &thought)
 }
 
-/// `[1, patches, hidden] ─ square ─ AveragePool ─ [1, tokens, hidden] ─ RMSNorm ─ MatMul ─`
+/// `[batch, patches, hidden] ─ square ─ AveragePool ─ [batch, tokens, hidden] ─ RMSNorm ─ MatMul ─`
 fn projected(graph: &mut Graph<'_>, config: &Config, x: &Value) -> Result<Value, GraphError> {
     let (hidden, side, pool) = (config.vision.hidden, config.vision.patches(), config.pool());
     let tokens = side / pool;
     let columns = graph.transpose("/projector/columns", x, &[0, 2, 1])?;
-    let square = [Axis::Is(1), Axis::Is(hidden), Axis::Is(side), Axis::Is(side)];
+    let square = [Axis::Same, Axis::Is(hidden), Axis::Is(side), Axis::Is(side)];
     let square = graph.reshape("/projector/square", &columns, &square)?;
     let pooled = graph.node(
         "/projector/pool",
         ("", "AveragePool"),
         &[&square],
-        (Type::F32, vec![1usize.into(), hidden.into(), tokens.into(), tokens.into()]),
+        (Type::F32, vec![BATCH, hidden.into(), tokens.into(), tokens.into()]),
         vec![
             Attribute::Ints("kernel_shape", vec![pool as i64; 2]),
             Attribute::Ints("strides", vec![pool as i64; 2]),
         ],
     )?;
-    let flat = [Axis::Is(1), Axis::Is(hidden), Axis::Is(tokens * tokens)];
+    let flat = [Axis::Same, Axis::Is(hidden), Axis::Is(tokens * tokens)];
     let flat = graph.reshape("/projector/flat", &pooled, &flat)?;
     let rows = graph.transpose("/projector/rows", &flat, &[0, 2, 1])?;
     let weight = "multi_modal_projector.mm_soft_emb_norm.weight";

@@ -1,7 +1,8 @@
 //! The classifier judge: any ONNX image classifier, described by a manifest and no code.
 //!
 //! A folder with a `judge.yaml` ([`Manifest`]) beside its `.onnx` file. The model has one image input
-//! of one fixed size (batch first) and one output of one score a label.
+//! of one fixed size (batch first) and one output of one score a label. Where the batch's size is free, pictures
+//! of several requests go through together.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +17,8 @@ use crate::judges::Kind;
 use crate::resample::resize;
 use crate::runtime::{Runtime, failure, stoppable};
 use crate::{
-    Answer, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Probability, Question, QuestionError,
-    Stop,
+    Answer, Asked, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Probability, Question,
+    QuestionError, Stop,
 };
 
 const MANIFEST: &str = "judge.yaml";
@@ -193,9 +194,14 @@ pub struct Classifier {
     card: JudgeCard,
     manifest: Manifest,
     input: String,
+    /// Pictures a run.
+    batch_max: usize,
     /// `run` wants it exclusively.
     session: Mutex<Session>,
 }
+
+/// Pictures a run where the model leaves it open: past this a batch only costs memory.
+const BATCH_MAX: usize = 16;
 
 impl Classifier {
     pub fn open(runtime: &Arc<Runtime>, folder: &Path, card: JudgeCard) -> Result<Self, ModelError> {
@@ -210,23 +216,27 @@ impl Classifier {
             );
             return Err(ModelError::broken(&path, reason));
         };
+        let shape = input.dtype().tensor_shape();
+        let open = shape.is_some_and(|shape| shape.first().is_some_and(|batch| *batch < 0));
+        let batch_max = if open { BATCH_MAX } else { 1 };
         let input = input.name().to_owned();
-        let judge = Self { card, manifest, input, session: Mutex::new(session) };
+        let judge = Self { card, manifest, input, batch_max, session: Mutex::new(session) };
         // One run at start: a wrong layout, size or label count must show now, not at the first upload.
         let grey = Picture::from_pixels(8, 8, vec![128; 8 * 8 * 3]);
-        if let Err(error) = judge.scores(&grey, &Stop::default()) {
+        if let Err(error) = judge.scores(&[&grey], &Stop::default()) {
             return Err(ModelError::broken(&path, format!("it can't judge a grey picture: {error}")));
         }
         Ok(judge)
     }
 
-    /// One probability a label.
-    fn scores(&self, picture: &Picture, stop: &Stop) -> Result<Vec<f32>, Failure> {
-        let samples = self.samples(picture);
+    /// For each picture one probability a label.
+    fn scores(&self, pictures: &[&Picture], stop: &Stop) -> Result<Vec<Vec<f32>>, Failure> {
+        let samples = self.samples_of(pictures);
         let (width, height) = (i64::from(self.manifest.input.width), i64::from(self.manifest.input.height));
+        let count = pictures.len() as i64;
         let shape = match self.manifest.input.layout {
-            Layout::Nhwc => [1, height, width, 3],
-            Layout::Nchw => [1, 3, height, width],
+            Layout::Nhwc => [count, height, width, 3],
+            Layout::Nchw => [count, 3, height, width],
         };
         let options = stoppable(stop)?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,13 +246,35 @@ impl Classifier {
             session.run_with_options(ort::inputs![self.input.as_str() => tensor], &*options).map_err(fail)?;
         let (_, raw) = outputs[0].try_extract_tensor::<f32>().map_err(fail)?;
         let labels = self.manifest.output.labels.len();
-        if raw.len() != labels {
+        if raw.len() != labels * pictures.len() {
             return Err(Failure::Runtime(format!(
-                "the model gave {} scores, `output.labels` has {labels}",
-                raw.len()
+                "the model gave {} scores for {} pictures, `output.labels` has {labels}",
+                raw.len(),
+                pictures.len()
             )));
         }
-        Ok(activated(self.manifest.output.activation, raw))
+        Ok(raw.chunks(labels.max(1)).map(|raw| activated(self.manifest.output.activation, raw)).collect())
+    }
+
+    /// One after the other, made on as many threads as there are cores: the runtime waits for them.
+    fn samples_of(&self, pictures: &[&Picture]) -> Vec<f32> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = pictures.len().div_ceil(cores).max(1);
+        let several = |pictures: &[&Picture]| pictures.iter().flat_map(|one| self.samples(one)).collect();
+        if share == pictures.len() {
+            return several(pictures);
+        }
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = pictures
+                .chunks(share)
+                .map(|part| scope.spawn(move || -> Vec<f32> { several(part) }))
+                .collect();
+            // A part that panicked panics here: the judge's thread answers for it.
+            parts
+                .into_iter()
+                .flat_map(|part| part.join().unwrap_or_else(|why| std::panic::resume_unwind(why)))
+                .collect()
+        })
     }
 
     fn samples(&self, picture: &Picture) -> Vec<f32> {
@@ -327,15 +359,26 @@ impl Judge for Classifier {
         Ok(Question::new(labels.join("\n"), policy.temperature, policy.alpha))
     }
 
-    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer> {
-        match self.scores(picture, stop) {
-            Err(error) => questions.iter().map(|_| Err(error.clone())).collect(),
-            // A NaN anywhere means the run went wrong, whichever label it stands at.
-            Ok(scores) if scores.iter().any(|score| score.is_nan()) => {
-                let error = Failure::NotAProbability("a score is NaN".to_owned());
-                questions.iter().map(|_| Err(error.clone())).collect()
+    fn batch_max(&self) -> usize {
+        self.batch_max
+    }
+
+    fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
+        let failed = |asked: &Asked<'_>, error: &Failure| vec![Err(error.clone()); asked.questions.len()];
+        let mut answers = Vec::with_capacity(batch.len());
+        for batch in batch.chunks(self.batch_max) {
+            let pictures: Vec<&Picture> = batch.iter().map(|asked| asked.picture).collect();
+            match self.scores(&pictures, stop) {
+                Err(error) => answers.extend(batch.iter().map(|asked| failed(asked, &error))),
+                Ok(scores) => answers.extend(batch.iter().zip(&scores).map(|(asked, scores)| {
+                    // A NaN anywhere means the run went wrong, whichever label it stands at.
+                    if scores.iter().any(|score| score.is_nan()) {
+                        return failed(asked, &Failure::NotAProbability("a score is NaN".to_owned()));
+                    }
+                    asked.questions.iter().map(|question| self.answer(question, scores)).collect()
+                })),
             }
-            Ok(scores) => questions.iter().map(|question| self.answer(question, &scores)).collect(),
         }
+        answers
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
-use shieldgate_models::{Failure, Judge, Picture, PolicyText, Stop, resample};
+use shieldgate_models::{Asked, Failure, Judge, Picture, PolicyText, Stop, resample};
 
 use crate::golden::{
     CHECKPOINTS, TOLERANCE, WITH_ARRAYS, folder, golden, open, picture, probability, question, questions,
@@ -90,7 +90,7 @@ fn image_features_agree() -> Result<()> {
         let mut worst = 0.0f32;
         for run in golden(name)?.runs {
             let expected = floats(arrays.tensor(&format!("{}.features", run.picture))?.data());
-            let features = judge.features(&picture(&run.picture)?, &Stop::default())?;
+            let features = judge.features(&[&picture(&run.picture)?], &Stop::default())?;
             let (_, features) = features.try_extract_tensor::<f32>()?;
             assert_eq!(features.len(), expected.len());
             let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
@@ -136,6 +136,37 @@ fn probabilities_agree_alone_together_and_in_any_order() -> Result<()> {
         assert!(worst_alone <= TOLERANCE, "{name}: {worst_alone:e}");
         assert!(worst_together <= TOLERANCE, "{name}: {worst_together:e}");
         assert!(worst_between <= TOLERANCE, "{name}: {worst_between:e}");
+    }
+    Ok(())
+}
+
+/// Pictures of several requests share the vision tower, the prefix and the suffixes; their questions may
+/// differ, and what one scores must not depend on the others.
+#[test]
+fn a_batch_of_pictures_scores_as_each_alone() -> Result<()> {
+    for name in CHECKPOINTS {
+        let (judge, golden) = (open(name)?, golden(name)?);
+        let pictures: Vec<Picture> =
+            golden.runs.iter().map(|run| picture(&run.picture)).collect::<Result<_>>()?;
+        let ids: Vec<String> = golden.policies.keys().cloned().collect();
+        let sets = [&ids[..3], &ids[..3], &ids[..1], &ids[1..], &ids[..3]];
+        let sets: Vec<_> =
+            sets.iter().map(|ids| questions(&judge, &golden, ids)).collect::<Result<Vec<_>>>()?;
+        let asked =
+            |at: usize| Asked { picture: &pictures[at % pictures.len()], questions: &sets[at % sets.len()] };
+        let batch: Vec<Asked<'_>> = (0..11).map(asked).collect();
+        let answers = judge.judge_batch(&batch, &Stop::default());
+        assert_eq!(answers.len(), batch.len());
+        let mut worst = 0.0_f32;
+        for (asked, answers) in batch.iter().zip(&answers) {
+            let alone = judge.judge(asked.picture, asked.questions, &Stop::default());
+            assert_eq!(answers.len(), alone.len());
+            for (together, alone) in answers.iter().zip(&alone) {
+                worst = worst.max((probability(together)? - probability(alone)?).abs());
+            }
+        }
+        println!("{name}: in a batch and alone differ by {worst:e}");
+        assert!(worst <= 1e-6, "{name}: {worst:e}");
     }
     Ok(())
 }

@@ -105,6 +105,8 @@ async fn serve(
         queue_max: config.gate.queue_max,
         judge_timeout: Duration::from_millis(config.gate.judge_timeout_ms),
         stop_grace: Duration::from_millis(config.gate.judge_stop_grace_ms),
+        batch_target: Duration::from_millis(config.gate.batch_target_ms),
+        bulk_share: config.gate.bulk_share,
     };
     let scheduler = Arc::new(Scheduler::start(judges, scheduler_config)?);
     make_known(&store, &scheduler).await?;
@@ -123,6 +125,7 @@ async fn serve(
         body_budget_bytes: config.gate.body_budget_bytes,
         body_timeout: Duration::from_millis(config.gate.body_timeout_ms),
         in_flight_max: config.gate.in_flight_max,
+        bulk_in_flight_max: config.gate.bulk_in_flight_max,
         request_timeout: Duration::from_millis(config.gate.request_timeout_ms),
         connections_max: config.gate.connections_max,
         workers: decoders,
@@ -147,7 +150,7 @@ async fn serve(
     let metrics =
         listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;
     let metrics = metrics.map(|server| (server.handle(), tokio::spawn(server)));
-    let server = http::serve(listeners.api, state, &http_config)?;
+    let server = http::serve(listeners.api, state.clone(), &http_config)?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
     tracing::info!(%address, runtime = runtime.version(), device = runtime.device(), "serving");
@@ -163,6 +166,7 @@ async fn serve(
         // Nobody waits for a job any more: one grace period for both.
         scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
+        state.give_back().await;
         if let Some((metrics, _)) = &metrics {
             metrics.stop(false).await;
         }

@@ -17,7 +17,8 @@ use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
 use super::{State, peer, query};
 use crate::moderate::{Original, Submission};
-use crate::scheduler::Refused;
+use crate::scheduler::{Lane, Refused};
+use crate::timestamp;
 use crate::verdict::Verdict;
 
 pub(super) const WORD_BYTES_MAX: usize = 255;
@@ -35,6 +36,9 @@ struct Asked {
     reference: Option<String>,
     /// The client's account id; only a keyed hash of it is stored.
     subject: Option<String>,
+    /// `bulk` stands back for `interactive` work, which is what it is where absent.
+    #[serde(default)]
+    lane: Lane,
 }
 
 /// Moderate one image
@@ -102,16 +106,21 @@ async fn admit<'a>(
 ) -> Result<(Submission, SemaphorePermit<'a>), ApiError> {
     let asked: Asked = query(request)?;
     let idempotency_key = idempotency_key(request)?;
+    state.limits.admit(&state.moderator.store, caller.allowance(), timestamp::now()).await?;
     let (body, form) = read(state, request, payload).await?;
     let reference = word(form.reference.or(asked.reference), "ref")?;
     let subject = word(form.subject.or(asked.subject), "subject")?;
     let metadata = metadata(form.metadata)?;
     let policies = asked.policies.as_deref().map(policy_list).transpose()?;
 
-    let in_flight = state.in_flight.try_acquire().map_err(|_| {
+    let places = match asked.lane {
+        Lane::Interactive => &state.in_flight,
+        Lane::Bulk => &state.bulk_in_flight,
+    };
+    let in_flight = places.try_acquire().map_err(|_| {
         ApiError::from(crate::moderate::ModerateError::Busy {
             refused: Refused::Full,
-            retry_after: state.moderator.scheduler.expected_wait(),
+            retry_after: state.moderator.scheduler.expected_wait(asked.lane),
         })
     })?;
     let (bytes, budget) = body.into_parts();
@@ -120,6 +129,7 @@ async fn admit<'a>(
         project: caller.project().to_owned(),
         route: "POST /v1/images",
         source: "upload",
+        lane: asked.lane,
         key_id: Some(caller.key_id()),
         actor: caller.actor(),
         policies,

@@ -9,6 +9,7 @@ pub mod auth;
 mod body;
 mod docs;
 mod images;
+mod limits;
 mod operations;
 mod overrides;
 mod peer;
@@ -32,6 +33,7 @@ use utoipa::OpenApi;
 use uuid::Uuid;
 
 use self::body::Bodies;
+use self::limits::Limits;
 use self::problem::ApiError;
 use crate::moderate::Moderator;
 use crate::store::{Cursor, Sha256};
@@ -55,6 +57,8 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Submissions worked on at once; more are refused with 429.
     pub in_flight_max: usize,
+    /// The same for the bulk lane.
+    pub bulk_in_flight_max: usize,
     pub request_timeout: Duration,
     pub connections_max: usize,
     pub workers: usize,
@@ -71,7 +75,10 @@ pub struct State {
     moderator: Moderator,
     metrics: Metrics,
     bodies: Bodies,
+    limits: Limits,
     in_flight: Semaphore,
+    /// Apart, so that bulk work can't take the places of interactive work.
+    bulk_in_flight: Semaphore,
     request_timeout: Duration,
     runtime: String,
     device: String,
@@ -83,11 +90,18 @@ impl State {
             moderator,
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
+            limits: Limits::default(),
             in_flight: Semaphore::new(config.in_flight_max.max(1)),
+            bulk_in_flight: Semaphore::new(config.bulk_in_flight_max.max(1)),
             request_timeout: config.request_timeout,
             runtime: config.runtime.clone(),
             device: config.device.clone(),
         }
+    }
+
+    /// What this process took of others' share and did not use.
+    pub async fn give_back(&self) {
+        self.limits.give_back(&self.moderator.store).await;
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Api
     let (open, idle) = state.moderator.store.connections();
     state.metrics.connections(open, idle);
     for seat in state.moderator.scheduler.seats() {
-        state.metrics.judges(seat.name, seat.queued, seat.run, seat.stuck);
+        state.metrics.judge(&seat);
     }
     let text = state.metrics.render().map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "metrics_unavailable", error.to_string())

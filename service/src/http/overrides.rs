@@ -175,7 +175,7 @@ pub(super) async fn create_override(
             return Err(ApiError::unacceptable("policy_unknown", detail).at("policy"));
         }
         overrides::create(conn, &row).await?;
-        audit::append(conn, &entry(&row, "override.created", caller.actor(), now)).await?;
+        audit::append(conn, &[entry(&row, "override.created", caller.actor(), now)]).await?;
         Ok(())
     };
     state.moderator.store.write(write).await?;
@@ -244,7 +244,7 @@ pub(super) async fn delete_override(
     let write = async |conn: &mut PgConnection| {
         let row = overrides::delete(conn, caller.project(), id, &caller.actor(), now).await?;
         let row = row.ok_or_else(|| ApiError::not_found("override with this id that is not deleted"))?;
-        audit::append(conn, &entry(&row, "override.deleted", caller.actor(), now)).await?;
+        audit::append(conn, &[entry(&row, "override.deleted", caller.actor(), now)]).await?;
         Ok::<_, ApiError>(row)
     };
     let row = state.moderator.store.write(write).await?;

@@ -4,11 +4,12 @@
 
 use shieldgate_models::{Failure, JudgeCard};
 
+use crate::policy::Frames;
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::Scored;
 use crate::store::overrides::Override;
 use crate::verdict::{
-    Action, ComputedOn, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict,
+    Action, ComputedOn, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict, Worst,
 };
 
 /// One judge's answer to one policy's question.
@@ -46,6 +47,20 @@ pub fn act(probability: f32, thresholds: Thresholds) -> Action {
     }
 }
 
+/// The frame that decides, and its probability: the worst, or the n-th worst where the policy wants at
+/// least n to reach a threshold. Where there are fewer, all of them must.
+fn deciding_frame(scored: &Scored, frames: Frames) -> (f32, Worst) {
+    let wanted = match frames {
+        Frames::Max => 1,
+        Frames::AtLeast(count) => usize::try_from(count).unwrap_or(usize::MAX),
+    };
+    let nth = wanted.min(scored.frames.len()).checked_sub(1).and_then(|at| scored.frames.get(at));
+    nth.map_or_else(
+        || (scored.probability.get(), scored.worst.clone()),
+        |frame| (frame.probability, frame.place.clone()),
+    )
+}
+
 /// One policy's answer: the worst of its judges'. `answers` are in the order of `active.asked`.
 pub fn decide(active: &ActivePolicy, answers: Vec<Answered<'_>>) -> Result<PolicyAnswer, Undecided> {
     let policy = &active.policy;
@@ -56,8 +71,8 @@ pub fn decide(active: &ActivePolicy, answers: Vec<Answered<'_>>) -> Result<Polic
         let thresholds = asked.judge.thresholds;
         let (probability, action, worst, error) = match answer.result {
             Ok(scored) => {
-                let p = scored.probability.get();
-                (Some(p), Some(act(p, thresholds)), Some(scored.worst), None)
+                let (p, place) = deciding_frame(&scored, policy.frames);
+                (Some(p), Some(act(p, thresholds)), Some(place), None)
             }
             Err(failure) => {
                 let Some(action) = policy.on_error.action() else {
@@ -160,7 +175,7 @@ pub fn conclude(policies: &[PolicyAnswer], content: &Content, looked_at: u32) ->
 }
 
 /// What every verdict must hold, checked before it is recorded and on what came back from the record.
-pub fn check(verdict: &Verdict, requested: &[&str]) -> Result<(), Breach> {
+pub fn check(verdict: &Verdict, requested: &[String]) -> Result<(), Breach> {
     let breach = |what: String| Err(Breach(what));
     for policy in requested {
         let answered = verdict.policies.iter().filter(|answer| answer.policy == *policy).count();
@@ -203,8 +218,8 @@ mod tests {
 
     use super::*;
     use crate::policy::active::Asked;
-    use crate::policy::{Calibration, Frames, JudgeUse, Modality, OnError, Policy, WhenMissing};
-    use crate::verdict::Worst;
+    use crate::policy::{Calibration, JudgeUse, Modality, OnError, Policy, WhenMissing};
+    use crate::verdict::FrameScore;
 
     fn policy(on_error: OnError, judges: &[(&str, f32, f32)]) -> ActivePolicy {
         let judges: Vec<JudgeUse> = judges
@@ -248,7 +263,8 @@ mod tests {
 
     fn scored(p: f32) -> Result<Scored, Failure> {
         let worst = Worst { frame: 0, at_ms: 0, background: None };
-        Ok(Scored { probability: Probability::try_from(p).expect("a probability"), worst })
+        let probability = Probability::try_from(p).expect("a probability");
+        Ok(Scored { probability, worst, frames: Vec::new() })
     }
 
     fn answered(card: &JudgeCard, result: Result<Scored, Failure>) -> Answered<'_> {
@@ -309,6 +325,33 @@ mod tests {
             (answer.action, answer.outcome, answer.probability),
             (Action::Block, Outcome::OnError, None)
         );
+    }
+
+    #[test]
+    fn frames_decide_as_the_policy_says() {
+        let a = card("a");
+        let ranked = [(7, 0.95), (2, 0.6), (0, 0.1)].map(|(frame, probability)| FrameScore {
+            probability,
+            place: Worst { frame, at_ms: u64::from(frame) * 40, background: None },
+        });
+        let decided = |frames: Frames, ranked: &[FrameScore]| {
+            let scored = Scored {
+                probability: Probability::try_from(0.95).expect("a probability"),
+                worst: Worst { frame: 7, at_ms: 280, background: None },
+                frames: ranked.to_vec(),
+            };
+            let mut active = policy(OnError::Fail, &[("a", 0.5, 0.9)]);
+            active.policy.frames = frames;
+            let answer = decide(&active, vec![answered(&a, Ok(scored))]).expect("decided");
+            (answer.action, answer.probability, answer.judges[0].worst.as_ref().map(|worst| worst.frame))
+        };
+        assert_eq!(decided(Frames::Max, &ranked), (Action::Block, Some(0.95), Some(7)));
+        assert_eq!(decided(Frames::AtLeast(1), &ranked), (Action::Block, Some(0.95), Some(7)));
+        assert_eq!(decided(Frames::AtLeast(2), &ranked), (Action::Review, Some(0.6), Some(2)));
+        assert_eq!(decided(Frames::AtLeast(3), &ranked), (Action::Allow, Some(0.1), Some(0)));
+        // Fewer frames than the policy wants: it must not become one that nothing can break.
+        assert_eq!(decided(Frames::AtLeast(9), &ranked), (Action::Allow, Some(0.1), Some(0)));
+        assert_eq!(decided(Frames::AtLeast(2), &[]), (Action::Block, Some(0.95), Some(7)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One transaction: the verdict, its judgements, its idempotency key and its audit entry, or nothing.
+//! One transaction: verdicts, their judgements, idempotency keys and audit entries, or nothing.
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -7,64 +7,103 @@ use uuid::Uuid;
 
 use super::decide::{self, Undecided};
 use super::{ModerateError, Submission, hex};
-use crate::store::contents::Kept;
+use crate::store::contents::{Kept, Seen};
 use crate::store::idempotency::{Insertion, Key, Recorded};
-use crate::store::judgements::Judgement;
+use crate::store::judgements::{Judged, Judgement};
 use crate::store::verdicts::Provenance;
 use crate::store::{self, Store, StoreError, audit, contents, idempotency, judgements, verdicts};
 use crate::verdict::{Outcome, Verdict};
 
-pub(super) struct Recording<'a> {
-    pub(super) verdict: &'a Verdict,
+/// Everything that one submission puts on record.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) verdict: Verdict,
     /// Ids of the policies that were to be answered.
-    pub(super) requested: &'a [&'a str],
+    pub(super) requested: Vec<String>,
     pub(super) sha256: store::Sha256,
-    pub(super) fingerprint: store::Sha256,
     pub(super) kept: Option<Kept>,
     /// Those that are new.
     pub(super) judgements: Vec<Judgement>,
-    pub(super) policy_generation: i64,
-    /// Keyed hash of the client's account id.
-    pub(super) subject: Option<store::Sha256>,
+    pub(super) provenance: Provenance,
+    /// Route and key.
+    pub(super) idempotency: Option<(&'static str, String)>,
+    pub(super) fingerprint: store::Sha256,
+    pub(super) actor: String,
+    pub(super) request_id: String,
 }
 
-impl Recording<'_> {
-    /// What stands on record now; or, as the inner error, what another request recorded under the same
-    /// idempotency key in the meantime.
-    pub(super) async fn commit(
-        self,
-        store: &Store,
-        submission: &Submission,
-    ) -> Result<Result<Verdict, Recorded>, ModerateError> {
-        let Self { verdict, sha256, fingerprint, .. } = self;
-        let now = verdict.created_at;
-        let mut transaction = store.begin().await?;
-        let conn = &mut *transaction;
-        if let Some(key) = &submission.idempotency_key {
-            // First, for its row is what two requests of one key race for.
-            let key = Key { project: &submission.project, route: submission.route, key };
-            let ours = Recorded { fingerprint, verdict_id: verdict.id };
-            if let Insertion::Taken(theirs) = idempotency::insert(conn, key, ours, now).await? {
-                return Ok(Err(theirs));
-            }
-        }
-        contents::upsert(conn, &verdict.content, "image", self.kept.as_ref(), now).await?;
-        judgements::insert(conn, &submission.project, &sha256, &self.judgements).await?;
-        let provenance = Provenance {
-            key_id: submission.key_id,
-            subject_hash: self.subject,
-            policy_generation: self.policy_generation,
-            rescan_id: None,
-        };
-        verdicts::insert(conn, verdict, &provenance).await?;
-        // Answered is what came back, so that answer and record cannot differ.
-        let recorded = verdicts::by_id(conn, &verdict.project, verdict.id).await?;
-        let recorded = recorded.ok_or_else(|| inconsistent(verdict.id, "it was not there when read back"))?;
-        decide::check(&recorded, self.requested)?;
-        audit::append(conn, &entry(&recorded, submission)?).await?;
-        Store::commit(transaction).await?;
-        Ok(Ok(recorded))
+/// What stands on record now; or what another request recorded under the same idempotency key meanwhile.
+pub(super) type Outcomes = Vec<Result<Verdict, Recorded>>;
+
+/// Records all in one transaction; an outcome each, in their order. An error leaves nothing on record,
+/// unless it is that of the commit itself: then nobody knows.
+pub(super) async fn commit(store: &Store, recordings: &[Recording]) -> Result<Outcomes, ModerateError> {
+    let mut transaction = store.begin().await?;
+    let conn = &mut *transaction;
+    let taken = claim(conn, recordings).await?;
+    let ours: Vec<&Recording> =
+        recordings.iter().zip(&taken).filter(|(_, taken)| taken.is_none()).map(|(ours, _)| ours).collect();
+    if ours.is_empty() {
+        return Ok(taken.into_iter().flatten().map(Err).collect());
     }
+    let mut seen = Vec::with_capacity(ours.len());
+    let mut judged = Vec::new();
+    for it in &ours {
+        let Verdict { content, project, created_at, .. } = &it.verdict;
+        seen.push(Seen { content, kind: "image", kept: it.kept.as_ref(), at: *created_at });
+        let sha256 = &it.sha256;
+        judged.extend(it.judgements.iter().map(|judgement| Judged { project, sha256, judgement }));
+    }
+    contents::upsert(conn, &seen).await?;
+    judgements::insert(conn, &judged).await?;
+    verdicts::insert(conn, &ours.iter().map(|it| (&it.verdict, &it.provenance)).collect::<Vec<_>>()).await?;
+    // Answered is what came back, so that answer and record cannot differ.
+    let ids: Vec<Uuid> = ours.iter().map(|it| it.verdict.id).collect();
+    let mut written = verdicts::written(conn, &ids).await?;
+    let mut back = Vec::with_capacity(ours.len());
+    let mut entries = Vec::with_capacity(ours.len());
+    for it in &ours {
+        let at = written.iter().position(|verdict| verdict.id == it.verdict.id);
+        let at = at.ok_or_else(|| inconsistent(it.verdict.id, "it was not there when read back"))?;
+        let verdict = written.swap_remove(at);
+        decide::check(&verdict, &it.requested)?;
+        entries.push(entry(&verdict, it)?);
+        back.push(verdict);
+    }
+    audit::append(conn, &entries).await?;
+    Store::commit(transaction).await?;
+    let mut back = back.into_iter();
+    let outcomes = taken.into_iter().map(|taken| match taken {
+        Some(theirs) => Some(Err(theirs)),
+        None => back.next().map(Ok),
+    });
+    Ok(outcomes.flatten().collect())
+}
+
+/// Puts down the idempotency keys. First of all, for their rows are what two requests of one key race
+/// for; and in one order, or two transactions could wait for each other.
+async fn claim(
+    conn: &mut store::PgConnection,
+    recordings: &[Recording],
+) -> Result<Vec<Option<Recorded>>, StoreError> {
+    let mut taken = vec![None; recordings.len()];
+    let mut keyed: Vec<(usize, Key<'_>)> = Vec::new();
+    for (at, it) in recordings.iter().enumerate() {
+        if let Some((route, key)) = &it.idempotency {
+            keyed.push((at, Key { project: &it.verdict.project, route, key }));
+        }
+    }
+    keyed.sort_by_key(|(_, key)| (key.project, key.route, key.key));
+    for (at, key) in keyed {
+        let Some(it) = recordings.get(at) else { continue };
+        let ours = Recorded { fingerprint: it.fingerprint, verdict_id: it.verdict.id };
+        if let Insertion::Taken(theirs) = idempotency::insert(conn, key, ours, it.verdict.created_at).await?
+            && let Some(place) = taken.get_mut(at)
+        {
+            *place = Some(theirs);
+        }
+    }
+    Ok(taken)
 }
 
 /// The SHA-256 of the canonical JSON of the verdict as it is answered: what the audit entry pins down.
@@ -74,7 +113,7 @@ fn verdict_hash(verdict: &Verdict) -> Result<String, serde_json::Error> {
     Ok(hex(&Sha256::digest(crate::canonical::to_string(&value).as_bytes()).into()))
 }
 
-fn entry(verdict: &Verdict, submission: &Submission) -> Result<audit::Entry, ModerateError> {
+fn entry(verdict: &Verdict, it: &Recording) -> Result<audit::Entry, ModerateError> {
     let hash = verdict_hash(verdict).map_err(|error| inconsistent(verdict.id, error))?;
     let versions: serde_json::Map<_, _> =
         verdict.policies.iter().map(|p| (p.policy.clone(), json!(p.version))).collect();
@@ -88,7 +127,7 @@ fn entry(verdict: &Verdict, submission: &Submission) -> Result<audit::Entry, Mod
         id: Uuid::now_v7(),
         at: verdict.created_at,
         project: verdict.project.clone(),
-        actor: submission.actor.clone(),
+        actor: it.actor.clone(),
         act: "verdict.recorded".to_owned(),
         target: Some(verdict.id.to_string()),
         hashes: json!({"content": verdict.content.sha256, "verdict": hash, "policies": versions}),
@@ -97,7 +136,7 @@ fn entry(verdict: &Verdict, submission: &Submission) -> Result<audit::Entry, Mod
             "cached": verdict.cached,
             "source": verdict.source,
             "overrides": overrides,
-            "request_id": submission.request_id,
+            "request_id": it.request_id,
         }),
     })
 }
@@ -126,9 +165,7 @@ pub(super) async fn attempt(
             "request_id": submission.request_id,
         }),
     };
-    let mut transaction = store.begin().await?;
-    audit::append(&mut transaction, &entry).await?;
-    Store::commit(transaction).await
+    store.write(async |conn| audit::append(conn, &[entry]).await).await
 }
 
 fn inconsistent(id: Uuid, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {

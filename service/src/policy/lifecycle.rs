@@ -48,7 +48,7 @@ pub async fn import(
         Import::AlreadyThere(state) => Ok(Imported { version, state, new: false }),
         Import::Imported => {
             let detail = json!({"policy": policy.id, "state": "draft"});
-            audit::append(conn, &entry(named, "policy.imported", detail, actor, at)).await?;
+            audit::append(conn, &[entry(named, "policy.imported", detail, actor, at)]).await?;
             Ok(Imported { version, state: State::Draft, new: true })
         }
     }
@@ -87,7 +87,7 @@ pub async fn set_state(
                 "policy": named.policy, "from": from, "displaced": displaced,
                 "generation": generation, "diff": diff,
             });
-            audit::append(conn, &entry(named, act, detail, actor, at)).await?;
+            audit::append(conn, &[entry(named, act, detail, actor, at)]).await?;
             Ok(Moved { displaced, changed: true })
         }
     }

@@ -61,28 +61,34 @@ pub fn leaf_hash(entry: &Entry) -> Result<Sha256> {
     Ok(hasher.finalize().into())
 }
 
-/// In the transaction of what it tells about, so that neither is on record without the other.
-#[tracing::instrument(name = "db.audit.append", skip_all, fields(act = entry.act))]
-pub async fn append(conn: &mut PgConnection, entry: &Entry) -> Result<i64> {
-    if !entry.hashes.is_object() || !entry.detail.is_object() {
+/// In the transaction of what they tell about, so that neither is on record without the other.
+#[tracing::instrument(name = "db.audit.append", skip_all, fields(count = entries.len()))]
+pub async fn append(conn: &mut PgConnection, entries: &[Entry]) -> Result<()> {
+    if entries.iter().any(|entry| !entry.hashes.is_object() || !entry.detail.is_object()) {
         return Err(StoreError::unstorable("audit entry", "`hashes` and `detail` are JSON objects"));
     }
-    Ok(sqlx::query_scalar(
+    let leaves = entries.iter().map(leaf_hash).collect::<Result<Vec<Sha256>>>()?;
+    sqlx::query(
         "insert into audit (id, at, project, actor, act, target, hashes, detail, leaf_hash)
-         values ($1, $2, $3, $4, $5, $6, $7::text::json, $8::text::json, $9)
-         returning seq",
+         select id, at, project, actor, act, target, hashes::json, detail::json, leaf_hash
+         from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
+                     $7::text[], $8::text[], $9::bytea[])
+              with ordinality
+              u (id, at, project, actor, act, target, hashes, detail, leaf_hash, position)
+         order by position",
     )
-    .bind(entry.id)
-    .bind(entry.at)
-    .bind(&entry.project)
-    .bind(&entry.actor)
-    .bind(&entry.act)
-    .bind(&entry.target)
-    .bind(canonical::to_string(&entry.hashes))
-    .bind(canonical::to_string(&entry.detail))
-    .bind(leaf_hash(entry)?)
-    .fetch_one(conn)
-    .await?)
+    .bind(entries.iter().map(|entry| entry.id).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.project.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.act.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.target.as_deref()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| canonical::to_string(&entry.hashes)).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| canonical::to_string(&entry.detail)).collect::<Vec<_>>())
+    .bind(leaves.iter().map(|leaf| leaf.as_slice()).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 #[derive(sqlx::FromRow)]

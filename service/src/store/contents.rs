@@ -14,58 +14,104 @@ pub struct Kept {
     pub until: OffsetDateTime,
 }
 
-/// Notes that these bytes were seen. What an earlier upload arranged stays, except that keeping is
-/// prolonged: the longest wish wins. `kept: None` asks for nothing.
-#[tracing::instrument(name = "db.content.upsert", skip_all, fields(sha256 = %content.sha256))]
-pub async fn upsert(
-    conn: &mut PgConnection,
-    content: &Content,
-    kind: &str,
-    kept: Option<&Kept>,
-    now: OffsetDateTime,
-) -> Result<()> {
-    let sha256 = unhex("content.sha256", &content.sha256)?;
-    let pdq = content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose()?;
+/// Bytes that were seen, and what is to become of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub content: &'a Content,
+    /// `image`.
+    pub kind: &'static str,
+    /// None asks for nothing.
+    pub kept: Option<&'a Kept>,
+    pub at: OffsetDateTime,
+}
+
+/// Notes what was seen. What an earlier upload arranged stays, except that keeping is prolonged: the
+/// longest wish wins.
+#[tracing::instrument(name = "db.content.upsert", skip_all, fields(count = seen.len()))]
+pub async fn upsert(conn: &mut PgConnection, seen: &[Seen<'_>]) -> Result<()> {
+    let mut rows: Vec<Row<'_>> = seen.iter().map(Row::of).collect::<Result<_>>()?;
+    // The same order in every transaction, or two that see the same pictures could deadlock; and of the
+    // same bytes one row, for a statement can't write a row twice.
+    rows.sort_by_key(|row| row.sha256);
+    rows.dedup_by(|again, first| again.sha256 == first.sha256 && first.absorb(again));
+    let each = |column: fn(&Row<'_>) -> i64| rows.iter().map(column).collect::<Vec<i64>>();
     let first = sqlx::query(
         "insert into contents (sha256, kind, media_type, bytes, width, height, frames_total, pdq,
                                first_seen_at, kept_at, kept_until)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         select * from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                              $7::bigint[], $8::bytea[], $9::timestamptz[], $10::text[], $11::timestamptz[])
          on conflict (sha256) do nothing",
     )
-    .bind(sha256)
-    .bind(kind)
-    .bind(&content.media_type)
-    .bind(signed("content.bytes", content.bytes)?)
-    .bind(i64::from(content.width))
-    .bind(i64::from(content.height))
-    .bind(i64::from(content.frames_total))
-    .bind(pdq)
-    .bind(now)
-    .bind(kept.map(|kept| kept.at.as_str()))
-    .bind(kept.map(|kept| kept.until))
+    .bind(rows.iter().map(|row| row.sha256.as_slice()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.content.media_type.as_str()).collect::<Vec<_>>())
+    .bind(each(|row| row.bytes))
+    .bind(each(|row| i64::from(row.content.width)))
+    .bind(each(|row| i64::from(row.content.height)))
+    .bind(each(|row| i64::from(row.content.frames_total)))
+    .bind(rows.iter().map(|row| row.pdq.as_ref().map(|pdq| pdq.as_slice())).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.kept.map(|kept| kept.at.as_str())).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.kept.map(|kept| kept.until)).collect::<Vec<_>>())
     .execute(&mut *conn)
     .await?;
-    if first.rows_affected() == 1 || (kept.is_none() && pdq.is_none()) {
+    if first.rows_affected() == rows.len() as u64 {
         return Ok(());
     }
-    // A second statement and not DO UPDATE: that would lock the row of a popular picture for every
-    // upload of it, though hardly one of them has anything to change.
-    sqlx::query(
-        "update contents set
-             pdq = coalesce(pdq, $2),
-             kept_at = coalesce($3, kept_at),
-             kept_until = greatest(kept_until, $4)
-         where sha256 = $1
-           and ((pdq is null and $2 is not null)
-                or ($3 is not null and (kept_until is null or kept_until < $4)))",
-    )
-    .bind(sha256)
-    .bind(pdq)
-    .bind(kept.map(|kept| kept.at.as_str()))
-    .bind(kept.map(|kept| kept.until))
-    .execute(conn)
-    .await?;
+    // Second statements and not DO UPDATE: that would lock the row of a popular picture for every upload
+    // of it, though hardly one of them has anything to change.
+    for row in rows.iter().filter(|row| row.kept.is_some() || row.pdq.is_some()) {
+        sqlx::query(
+            "update contents set
+                 pdq = coalesce(pdq, $2),
+                 kept_at = coalesce($3, kept_at),
+                 kept_until = greatest(kept_until, $4)
+             where sha256 = $1
+               and ((pdq is null and $2 is not null)
+                    or ($3 is not null and (kept_until is null or kept_until < $4)))",
+        )
+        .bind(row.sha256)
+        .bind(row.pdq)
+        .bind(row.kept.map(|kept| kept.at.as_str()))
+        .bind(row.kept.map(|kept| kept.until))
+        .execute(&mut *conn)
+        .await?;
+    }
     Ok(())
+}
+
+struct Row<'a> {
+    sha256: Sha256,
+    pdq: Option<Sha256>,
+    bytes: i64,
+    content: &'a Content,
+    kind: &'static str,
+    kept: Option<&'a Kept>,
+    at: OffsetDateTime,
+}
+
+impl<'a> Row<'a> {
+    fn of(seen: &Seen<'a>) -> Result<Self> {
+        let Seen { content, kind, kept, at } = *seen;
+        Ok(Self {
+            sha256: unhex("content.sha256", &content.sha256)?,
+            pdq: content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose()?,
+            bytes: signed("content.bytes", content.bytes)?,
+            content,
+            kind,
+            kept,
+            at,
+        })
+    }
+
+    /// Takes over what another sight of the same bytes wishes.
+    fn absorb(&mut self, again: &Self) -> bool {
+        self.pdq = self.pdq.or(again.pdq);
+        if again.kept.map(|kept| kept.until) > self.kept.map(|kept| kept.until) {
+            self.kept = again.kept;
+        }
+        true
+    }
 }
 
 /// Contents whose time is over and that no legal hold protects, longest overdue first. Inside a

@@ -52,6 +52,18 @@ pub enum Conflict {
 }
 
 impl StoreError {
+    /// For one whose fate was decided with others: the cause in words, for errors can't be shared.
+    pub fn unavailable(why: impl Into<String>) -> Self {
+        Self::Unavailable { source: sqlx::Error::Protocol(why.into()) }
+    }
+
+    /// The database was not there to say anything, or said that it is leaving (SQLSTATE class 57).
+    pub fn is_lost_connection(&self) -> bool {
+        let Self::Unavailable { source } = self else { return false };
+        let Some(error) = source.as_database_error() else { return true };
+        error.code().is_some_and(|code| code.starts_with("57P"))
+    }
+
     pub(super) fn unstorable(what: &'static str, why: impl Into<String>) -> Self {
         Self::Unstorable { what, why: why.into() }
     }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::read::{Place, Word as _, hex, signed, utc};
 use super::{Result, Sha256, StoreError};
-use crate::verdict::Worst;
+use crate::verdict::{FrameScore, Worst};
 
 /// One success. Failures are not kept: the next upload tries again.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Judgement {
     pub question_hash: Sha256,
     pub probability: f32,
     pub worst: Option<Worst>,
+    /// Of an animation, each frame that was looked at, the worst first: policies count frames differently.
+    pub frames: Vec<FrameScore>,
     pub runtime: String,
     pub device: String,
     pub at: OffsetDateTime,
@@ -49,6 +51,7 @@ struct Row {
     worst_frame: Option<i64>,
     worst_at_ms: Option<i64>,
     worst_background: Option<String>,
+    frames: Option<String>,
     runtime: String,
     device: String,
     at: OffsetDateTime,
@@ -69,6 +72,12 @@ impl TryFrom<Row> for Judgement {
             judge_digest: place.sha256("digest", &row.judge_digest)?,
             question_hash: place.sha256("question_hash", &row.question_hash)?,
             probability: row.probability,
+            frames: match row.frames {
+                None => Vec::new(),
+                Some(text) => {
+                    serde_json::from_str(&text).map_err(|error| place.wrong("frames", error.to_string()))?
+                }
+            },
             worst: place.worst(row.worst_frame, row.worst_at_ms, row.worst_background.as_deref())?,
             runtime: row.runtime,
             device: row.device,
@@ -90,7 +99,7 @@ pub async fn recall(
         asked.iter().map(|(digest, question)| (digest.as_slice(), question.as_slice())).unzip();
     let rows: Vec<Row> = sqlx::query_as(
         "select j.digest as judge_digest, m.question_hash, m.probability,
-                m.worst_frame, m.worst_at_ms, m.worst_background, m.runtime, m.device, m.at
+                m.worst_frame, m.worst_at_ms, m.worst_background, m.frames::text, m.runtime, m.device, m.at
          from (select distinct digest, question_hash
                from unnest($3::bytea[], $4::bytea[]) u (digest, question_hash)) asked
          join judges j on j.digest = asked.digest
@@ -110,75 +119,68 @@ pub async fn recall(
     rows.into_iter().map(Judgement::try_from).collect()
 }
 
-/// Puts on record what this project's upload was judged. The first judgement of a question stays; a
+/// A judgement, of which bytes and for whose upload.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    pub project: &'a str,
+    pub sha256: &'a Sha256,
+    pub judgement: &'a Judgement,
+}
+
+/// Puts on record what projects' uploads were judged. The first judgement of a question stays; a
 /// second one, from a race or from another project, only lets that project recall it from now on.
 /// An unknown judge digest is a mistake of ours and an error.
-#[tracing::instrument(name = "db.judgement.insert", skip_all)]
-pub async fn insert(
-    conn: &mut PgConnection,
-    project: &str,
-    sha256: &Sha256,
-    judgements: &[Judgement],
-) -> Result<()> {
-    for judgement in judgements {
-        if !(0.0..=1.0).contains(&judgement.probability) {
-            let why = format!("`{}` is not a probability", judgement.probability);
-            return Err(StoreError::unstorable("probability", why));
-        }
+#[tracing::instrument(name = "db.judgement.insert", skip_all, fields(count = judged.len()))]
+pub async fn insert(conn: &mut PgConnection, judged: &[Judged<'_>]) -> Result<()> {
+    if judged.is_empty() {
+        return Ok(());
     }
-    let worst = |judgement: &Judgement| judgement.worst.clone();
-    let at_ms = judgements
-        .iter()
-        .map(|j| worst(j).map(|worst| signed("worst.at_ms", worst.at_ms)).transpose())
-        .collect::<Result<Vec<Option<i64>>>>()?;
+    let column = Columns::of(judged)?;
     let unknown: Option<Vec<u8>> = sqlx::query_scalar(
         "with asked as (
              select j.id, u.*
-             from unnest($3::bytea[], $4::bytea[], $5::real[], $6::bigint[], $7::bigint[], $8::text[],
-                         $9::text[], $10::text[], $11::timestamptz[])
-                  u (digest, question_hash, probability, worst_frame, worst_at_ms, worst_background,
-                     runtime, device, at)
+             from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::real[], $6::bigint[],
+                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
+                  u (project, sha256, digest, question_hash, probability, worst_frame, worst_at_ms,
+                     worst_background, runtime, device, at, frames)
              left join judges j on j.digest = u.digest),
          first as (
              insert into judgements (sha256, judge_id, question_hash, project, probability,
-                                     worst_frame, worst_at_ms, worst_background, runtime, device, at)
-             select $2, id, question_hash, $1, probability,
-                    worst_frame, worst_at_ms, worst_background, runtime, device, at
+                                     worst_frame, worst_at_ms, worst_background, runtime, device, at, frames)
+             select sha256, id, question_hash, project, probability,
+                    worst_frame, worst_at_ms, worst_background, runtime, device, at, frames::json
              from asked where id is not null
              -- The same order in every transaction, or two uploads of the same bytes could deadlock.
-             order by id, question_hash
+             order by sha256, id, question_hash
              on conflict (sha256, judge_id, question_hash) do nothing
-             returning judge_id, question_hash),
+             returning sha256, judge_id, question_hash, project),
          shared as (
              insert into judgement_shares (sha256, judge_id, question_hash, project)
-             select $2, id, question_hash, $1
+             select sha256, id, question_hash, project
              from asked
              where id is not null
                and not exists (select from first f
-                               where f.judge_id = asked.id and f.question_hash = asked.question_hash)
+                               where f.sha256 = asked.sha256 and f.judge_id = asked.id
+                                 and f.question_hash = asked.question_hash and f.project = asked.project)
                and not exists (select from judgements m
-                               where m.sha256 = $2 and m.judge_id = asked.id
-                                 and m.question_hash = asked.question_hash and m.project = $1)
-             order by id, question_hash
+                               where m.sha256 = asked.sha256 and m.judge_id = asked.id
+                                 and m.question_hash = asked.question_hash and m.project = asked.project)
+             order by sha256, id, question_hash
              on conflict do nothing)
          select digest from asked where id is null limit 1",
     )
-    .bind(project)
-    .bind(sha256)
-    .bind(judgements.iter().map(|j| j.judge_digest.as_slice()).collect::<Vec<_>>())
-    .bind(judgements.iter().map(|j| j.question_hash.as_slice()).collect::<Vec<_>>())
-    .bind(judgements.iter().map(|j| j.probability).collect::<Vec<_>>())
-    .bind(judgements.iter().map(|j| worst(j).map(|worst| i64::from(worst.frame))).collect::<Vec<_>>())
-    .bind(at_ms)
-    .bind(
-        judgements
-            .iter()
-            .map(|j| worst(j).and_then(|worst| worst.background).map(|background| background.word()))
-            .collect::<Vec<_>>(),
-    )
-    .bind(judgements.iter().map(|j| j.runtime.as_str()).collect::<Vec<_>>())
-    .bind(judgements.iter().map(|j| j.device.as_str()).collect::<Vec<_>>())
-    .bind(judgements.iter().map(|j| j.at).collect::<Vec<_>>())
+    .bind(column.projects)
+    .bind(column.contents)
+    .bind(column.digests)
+    .bind(column.questions)
+    .bind(column.probabilities)
+    .bind(column.frames_at)
+    .bind(column.at_ms)
+    .bind(column.backgrounds)
+    .bind(column.runtimes)
+    .bind(column.devices)
+    .bind(column.times)
+    .bind(column.frames)
     .fetch_optional(conn)
     .await?;
     match unknown {
@@ -189,5 +191,52 @@ pub async fn insert(
             hex(&digest),
             "no such judge; `ensure_judge` comes first",
         )),
+    }
+}
+
+/// The rows as the columns that one statement takes.
+#[derive(Default)]
+struct Columns<'a> {
+    projects: Vec<&'a str>,
+    contents: Vec<&'a [u8]>,
+    digests: Vec<&'a [u8]>,
+    questions: Vec<&'a [u8]>,
+    probabilities: Vec<f32>,
+    frames_at: Vec<Option<i64>>,
+    at_ms: Vec<Option<i64>>,
+    backgrounds: Vec<Option<&'static str>>,
+    runtimes: Vec<&'a str>,
+    devices: Vec<&'a str>,
+    times: Vec<OffsetDateTime>,
+    frames: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(judged: &[Judged<'a>]) -> Result<Self> {
+        let mut columns = Self::default();
+        for Judged { project, sha256, judgement } in judged {
+            let Judgement { probability, worst, frames, .. } = judgement;
+            if !(0.0..=1.0).contains(probability) {
+                let why = format!("`{probability}` is not a probability");
+                return Err(StoreError::unstorable("probability", why));
+            }
+            let at_ms = worst.as_ref().map(|worst| signed("worst.at_ms", worst.at_ms)).transpose()?;
+            let several = (!frames.is_empty()).then(|| serde_json::to_string(frames)).transpose();
+            columns.projects.push(project);
+            columns.contents.push(sha256.as_slice());
+            columns.digests.push(&judgement.judge_digest);
+            columns.questions.push(&judgement.question_hash);
+            columns.probabilities.push(*probability);
+            columns.frames_at.push(worst.as_ref().map(|worst| i64::from(worst.frame)));
+            columns.at_ms.push(at_ms);
+            columns.backgrounds.push(worst.as_ref().and_then(|worst| Some(worst.background?.word())));
+            columns.runtimes.push(&judgement.runtime);
+            columns.devices.push(&judgement.device);
+            columns.times.push(judgement.at);
+            columns
+                .frames
+                .push(several.map_err(|error| StoreError::unstorable("frames", error.to_string()))?);
+        }
+        Ok(columns)
     }
 }

@@ -20,6 +20,7 @@ pub mod overrides;
 pub mod partitions;
 pub mod policies;
 pub(crate) mod provision;
+pub mod quotas;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;

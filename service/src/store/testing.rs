@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use super::judgements::Judgement;
+use super::judgements::{Judged, Judgement};
 use super::{Sha256, Store, StoreConfig, StoreError, audit, migrate, read};
 use crate::verdict::{
     Action, Background, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, PolicyNotRun, Status,
@@ -158,10 +158,23 @@ pub(crate) fn judgement(judge: u8, question: u8, probability: f32) -> Judgement 
         question_hash: hash(question),
         probability,
         worst: Some(Worst { frame: 3, at_ms: 120, background: None }),
+        frames: Vec::new(),
         runtime: "onnxruntime 1.32.0".to_owned(),
         device: "cpu".to_owned(),
         at: at("2026-11-24T12:00:00.123456Z"),
     }
+}
+
+/// A project's upload of the bytes of `content` was judged so.
+pub(crate) async fn judge(
+    conn: &mut PgConnection,
+    project: &str,
+    content: u8,
+    judgements: &[Judgement],
+) -> super::Result<()> {
+    let sha256 = &hash(content);
+    let judged: Vec<_> = judgements.iter().map(|judgement| Judged { project, sha256, judgement }).collect();
+    super::judgements::insert(conn, &judged).await
 }
 
 pub(crate) fn entry(project: &str, act: &str, target: &str) -> audit::Entry {

@@ -10,6 +10,7 @@ mod hub;
 mod idempotency;
 mod images;
 mod kept;
+mod limits;
 mod models;
 mod operations;
 mod overrides;

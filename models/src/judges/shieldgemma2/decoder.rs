@@ -1,7 +1,8 @@
-//! Runs the decoder graph: one row with the image, or many suffixes over one prefix's keys and values.
+//! Runs the decoder graph: prompts from their first token on, a row an image; or many suffixes over the keys
+//! and values of such prefixes.
 //!
 //! Keys and values stay ONNX Runtime's own: a prefix's go from the outputs of one run into the inputs of
-//! the next, and are repeated for the batch inside the graph.
+//! the next, and are repeated for the rows that continue them inside the graph.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -25,8 +26,20 @@ pub(super) struct Decoder {
     nothing: Past,
 }
 
-/// Keys and values of a prompt's first positions, layer by layer.
+/// A prompt's first tokens, the same for several images.
+pub(super) struct Start<'a> {
+    /// May end before the prompt does.
+    pub(super) ids: &'a [u32],
+    /// Where the image is among them.
+    pub(super) image: Range<usize>,
+    /// Images.
+    pub(super) rows: usize,
+}
+
+/// Keys and values of a prompt's first positions, layer by layer, for each of several images.
 pub(super) struct Past {
+    /// Images.
+    rows: usize,
     length: usize,
     /// Names of the inputs they go into.
     values: Vec<(String, DynValue)>,
@@ -45,36 +58,38 @@ impl Decoder {
                 values.push((graph::past_name(layer, part), empty.into_dyn()));
             }
         }
-        Ok(Self { text, session: Mutex::new(session), nothing: Past { length: 0, values } })
+        Ok(Self { text, session: Mutex::new(session), nothing: Past { rows: 1, length: 0, values } })
     }
 
-    /// A prompt from its first token on, the image included; `ids` may end before the prompt does.
+    /// A prompt from its first token on, the image included; for each image its logits.
     pub(super) fn first(
         &self,
-        ids: &[u32],
-        image: Range<usize>,
+        start: &Start<'_>,
         features: &DynValue,
         stop: &Stop,
-    ) -> Result<(Logits, Past), Failure> {
+    ) -> Result<(Vec<Logits>, Past), Failure> {
+        let Start { ids, image, rows } = start;
         let outside = || Failure::Runtime("the image lies outside the tokens".to_owned());
         let before = ids.get(..image.start).ok_or_else(outside)?;
         let after = ids.get(image.end..).ok_or_else(outside)?;
-        let span = Span { past: 0, length: ids.len(), image };
-        let tensors = || -> ort::Result<[DynValue; 2]> {
-            Ok([numbers([1, before.len()], widened(before))?, numbers([1, after.len()], widened(after))?])
+        let span = Span { past: 0, length: ids.len(), image: image.clone() };
+        let for_each = |ids: &[u32]| -> ort::Result<DynValue> {
+            numbers([*rows, ids.len()], std::iter::repeat_n(widened(ids), *rows).flatten().collect())
         };
+        let tensors = || -> ort::Result<[DynValue; 2]> { Ok([for_each(before)?, for_each(after)?]) };
         let [before, after] = tensors().map_err(|error| failure(&error, stop))?;
         let embedded = [
             (graph::BEFORE, SessionInputValue::from(&before)),
             (graph::FEATURES, SessionInputValue::from(features)),
             (graph::AFTER, SessionInputValue::from(&after)),
         ];
-        let (logits, past) = self.run(embedded, &span, &[ids.len()], &self.nothing, stop)?;
-        let logits = logits.first().copied();
-        Ok((logits.ok_or_else(|| Failure::Runtime("no logits came back".to_owned()))?, past))
+        let lengths = vec![ids.len(); *rows];
+        let (logits, values) = self.run(embedded, &span, &lengths, &self.nothing, stop)?;
+        Ok((logits, Past { rows: *rows, length: ids.len(), values }))
     }
 
-    /// The ends of several prompts that begin with `past`; none is empty.
+    /// The ends of several prompts, none empty, for each image of `past`: all of the first image, then all
+    /// of the second.
     pub(super) fn rest(
         &self,
         suffixes: &[&[u32]],
@@ -82,11 +97,12 @@ impl Decoder {
         past: &Past,
         stop: &Stop,
     ) -> Result<Vec<Logits>, Failure> {
-        let lengths: Vec<usize> = suffixes.iter().map(|suffix| suffix.len()).collect();
-        let (rows, length) = (suffixes.len(), lengths.iter().copied().max().unwrap_or_default());
+        let for_each = || std::iter::repeat_n(suffixes, past.rows).flatten();
+        let lengths: Vec<usize> = for_each().map(|suffix| suffix.len()).collect();
+        let (rows, length) = (lengths.len(), lengths.iter().copied().max().unwrap_or_default());
         // Shorter rows are filled up behind their end, where causality keeps it from being seen.
         let mut ids = Vec::with_capacity(rows * length);
-        for suffix in suffixes {
+        for suffix in for_each() {
             ids.extend(widened(suffix));
             ids.extend(std::iter::repeat_n(0, length - suffix.len()));
         }
@@ -111,7 +127,7 @@ impl Decoder {
         lengths: &[usize],
         past: &Past,
         stop: &Stop,
-    ) -> Result<(Vec<Logits>, Past), Failure> {
+    ) -> Result<(Vec<Logits>, Vec<(String, DynValue)>), Failure> {
         let fail = |error: ort::Error| failure(&error, stop);
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
             embedded.into_iter().map(|(name, value)| (name.into(), value)).collect();
@@ -139,7 +155,7 @@ impl Decoder {
                 values.push((graph::past_name(layer, part), present));
             }
         }
-        Ok((logits, Past { length: span.past + span.length, values }))
+        Ok((logits, values))
     }
 
     /// Rotations, masks, and where each row ends.

@@ -19,13 +19,13 @@ use crate::judge::calibrated;
 use crate::judges::Kind;
 use crate::prompt::{Prompter, Tokens};
 use crate::runtime::{Runtime, failure, stoppable};
-use crate::{Answer, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
+use crate::{Answer, Asked, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
 
 mod decoder;
 mod pixels;
 mod positions;
 
-use decoder::{Decoder, Logits};
+use decoder::{Decoder, Logits, Start};
 
 /// Raised with every change to how pictures or prompts are prepared.
 const PREPROCESSING_VERSION: u32 = 1;
@@ -33,8 +33,12 @@ const PREPROCESSING_VERSION: u32 = 1;
 /// What the graphs compute in, whatever the weights are stored as.
 const PRECISION: &str = "fp32";
 
-/// Suffixes a batch: keys and values of the prefix are repeated for each, so it bounds memory.
-const BATCH_MAX: usize = 8;
+/// Rows of a batch of suffixes (pictures × policies): keys and values of the prefixes are repeated for each,
+/// so it bounds memory.
+const ROWS_MAX: usize = 12;
+
+/// Pictures a batch of the vision tower and of the prefixes; a few use a GPU well, more only cost memory.
+const PICTURES_MAX: usize = 4;
 
 /// The configuration that a checkpoint may lack, whichever of it is read in the end.
 const OPTIONAL: &[&str] = &[
@@ -157,12 +161,12 @@ impl ShieldGemma2 {
         pixels::pixels(picture, self.side, &self.preprocessor)
     }
 
-    /// The image's tokens for the decoder, [1, tokens, hidden]; they stay ONNX Runtime's.
-    pub fn features(&self, picture: &Picture, stop: &Stop) -> Result<DynValue, Failure> {
+    /// The images' tokens for the decoder, [pictures, tokens, hidden]; they stay ONNX Runtime's.
+    pub fn features(&self, pictures: &[&Picture], stop: &Stop) -> Result<DynValue, Failure> {
         let fail = |error: ort::Error| failure(&error, stop);
-        let pixels = self.pixels(picture);
-        let tensor =
-            TensorRef::from_array_view(([1, 3, self.side, self.side], pixels.as_slice())).map_err(fail)?;
+        let pixels: Vec<f32> = pictures.iter().flat_map(|picture| self.pixels(picture)).collect();
+        let shape = [pictures.len(), 3, self.side, self.side];
+        let tensor = TensorRef::from_array_view((shape, pixels.as_slice())).map_err(fail)?;
         let mut session = self.vision.lock().unwrap_or_else(PoisonError::into_inner);
         let options = stoppable(stop)?;
         let inputs = ort::inputs![vision_graph::PIXELS => tensor];
@@ -171,28 +175,67 @@ impl ShieldGemma2 {
         features.ok_or_else(|| Failure::Runtime("no image features came back".to_owned()))
     }
 
-    /// The logits of Yes and No for each prompt, in order.
-    fn logits(&self, picture: &Picture, prompts: &[&Tokens], stop: &Stop) -> Result<Vec<Logits>, Failure> {
-        let features = self.features(picture, stop)?;
-        let Some((first, others)) = prompts.split_first() else { return Ok(Vec::new()) };
+    /// For each picture the logits of Yes and No for each prompt.
+    fn logits(
+        &self,
+        pictures: &[&Picture],
+        prompts: &[&Tokens],
+        stop: &Stop,
+    ) -> Result<Vec<Vec<Logits>>, Failure> {
+        let features = self.features(pictures, stop)?;
+        let Some((first, others)) = prompts.split_first() else {
+            return Ok(vec![Vec::new(); pictures.len()]);
+        };
         let shared = shared_start(prompts);
+        let mut logits = vec![Vec::with_capacity(prompts.len()); pictures.len()];
+        let mut add = |rows: Vec<Logits>, each: usize| {
+            for (logits, rows) in logits.iter_mut().zip(rows.chunks(each)) {
+                logits.extend_from_slice(rows);
+            }
+        };
         // A lone prompt has nothing to share; nor have prompts that differ before the image.
         if others.is_empty() || shared < first.image.end {
-            let alone = |tokens: &&Tokens| {
-                self.decoder
-                    .first(&tokens.ids, tokens.image.clone(), &features, stop)
-                    .map(|(logits, _)| logits)
-            };
-            return prompts.iter().map(alone).collect();
+            for tokens in prompts {
+                let whole = Start { ids: &tokens.ids, image: tokens.image.clone(), rows: pictures.len() };
+                add(self.decoder.first(&whole, &features, stop)?.0, 1);
+            }
+            return Ok(logits);
         }
         let (prefix, _) = first.ids.split_at(shared);
-        let (_, past) = self.decoder.first(prefix, first.image.clone(), &features, stop)?;
+        let prefix = Start { ids: prefix, image: first.image.clone(), rows: pictures.len() };
+        let (_, past) = self.decoder.first(&prefix, &features, stop)?;
         let suffixes: Vec<&[u32]> = prompts.iter().filter_map(|tokens| tokens.ids.get(shared..)).collect();
-        let mut logits = Vec::with_capacity(prompts.len());
-        for batch in suffixes.chunks(BATCH_MAX) {
-            logits.extend(self.decoder.rest(batch, first.image.clone(), &past, stop)?);
+        for suffixes in suffixes.chunks((ROWS_MAX / pictures.len()).max(1)) {
+            add(self.decoder.rest(suffixes, first.image.clone(), &past, stop)?, suffixes.len());
         }
         Ok(logits)
+    }
+
+    /// Pictures that are asked the same, together.
+    fn answers(&self, pictures: &[&Picture], questions: &[Question], stop: &Stop) -> Vec<Vec<Answer>> {
+        let tokens: Vec<Result<Tokens, Failure>> =
+            questions.iter().map(|question| self.tokens(question)).collect();
+        let prompts: Vec<&Tokens> = tokens.iter().filter_map(|tokens| tokens.as_ref().ok()).collect();
+        let logits = if prompts.is_empty() {
+            Ok(vec![Vec::new(); pictures.len()])
+        } else {
+            self.logits(pictures, &prompts, stop)
+        };
+        let logits = match logits {
+            Ok(logits) => logits,
+            Err(failure) => return vec![vec![Err(failure); questions.len()]; pictures.len()],
+        };
+        let of_picture = |logits: Vec<Logits>| -> Vec<Answer> {
+            let mut logits = logits.into_iter();
+            let mut answer = |question: &Question, tokens: &Result<Tokens, Failure>| {
+                tokens.as_ref().map_err(Clone::clone)?;
+                let missing = || Failure::Runtime("fewer logits came back than prompts went in".to_owned());
+                let [yes, no] = logits.next().ok_or_else(missing)?;
+                calibrated(f64::from(yes), f64::from(no), question.temperature, question.alpha)
+            };
+            questions.iter().zip(&tokens).map(|(question, tokens)| answer(question, tokens)).collect()
+        };
+        logits.into_iter().map(of_picture).collect()
     }
 }
 
@@ -226,23 +269,28 @@ impl Judge for ShieldGemma2 {
         Ok(Question::new(prompt, policy.temperature, policy.alpha))
     }
 
-    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer> {
-        let tokens: Vec<Result<Tokens, Failure>> =
-            questions.iter().map(|question| self.tokens(question)).collect();
-        let prompts: Vec<&Tokens> = tokens.iter().filter_map(|tokens| tokens.as_ref().ok()).collect();
-        if prompts.is_empty() {
-            return tokens.into_iter().map(|tokens| Err(tokens.err().unwrap_or(Failure::TimedOut))).collect();
+    fn batch_max(&self) -> usize {
+        PICTURES_MAX
+    }
+
+    fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
+        let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); batch.len()];
+        let mut open: Vec<usize> = (0..batch.len()).collect();
+        while let Some(first) = open.first().and_then(|at| batch.get(*at)) {
+            let alike = |at: &usize| batch.get(*at).is_some_and(|asked| asked.questions == first.questions);
+            let (mut same, others): (Vec<usize>, Vec<usize>) = open.iter().partition(|at| alike(at));
+            // What does not fit stays for the next round.
+            let rest = same.split_off(PICTURES_MAX.min(same.len()));
+            let pictures: Vec<&Picture> =
+                same.iter().filter_map(|at| Some(batch.get(*at)?.picture)).collect();
+            let found = self.answers(&pictures, first.questions, stop);
+            for (at, found) in same.into_iter().zip(found) {
+                if let Some(answers) = answers.get_mut(at) {
+                    *answers = found;
+                }
+            }
+            open = rest.into_iter().chain(others).collect();
         }
-        let mut logits = match self.logits(picture, &prompts, stop) {
-            Ok(logits) => logits.into_iter(),
-            Err(failure) => return vec![Err(failure); questions.len()],
-        };
-        let mut answer = |question: &Question, tokens: &Result<Tokens, Failure>| {
-            tokens.as_ref().map_err(Clone::clone)?;
-            let missing = || Failure::Runtime("fewer logits came back than prompts went in".to_owned());
-            let [yes, no] = logits.next().ok_or_else(missing)?;
-            calibrated(f64::from(yes), f64::from(no), question.temperature, question.alpha)
-        };
-        questions.iter().zip(&tokens).map(|(question, tokens)| answer(question, tokens)).collect::<Vec<_>>()
+        answers
     }
 }

@@ -2,8 +2,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::store::contents::{Kept, expired, forget_bytes, kept, upsert};
+use crate::store::contents::{Kept, Seen, expired, forget_bytes, kept, upsert};
 use crate::store::testing::{at, hash, verdict, with_database};
+use crate::store::{PgConnection, Result};
 use crate::verdict::Content;
 
 fn now() -> OffsetDateTime {
@@ -18,11 +19,45 @@ fn until(days: i64) -> Kept {
     Kept { at: format!("file:{days}"), until: now() + Duration::days(days) }
 }
 
+async fn see(conn: &mut PgConnection, content: &Content, kept: Option<&Kept>) -> Result<()> {
+    upsert(conn, &[Seen { content, kind: "image", kept, at: now() }]).await
+}
+
+/// Uploads that share a transaction may be of the same bytes.
+#[tokio::test]
+async fn the_same_bytes_twice_in_one_statement_are_one_row_with_the_longest_wish() {
+    with_database(async |db| {
+        let mut conn = db.service().await;
+        let mut hashed = content(1);
+        hashed.pdq = Some("ab".repeat(32));
+        let (one, other) = (content(1), content(2));
+        let wishes = [until(5), until(30)];
+        let seen = |content, kept| Seen { content, kind: "image", kept, at: now() };
+        let all = [
+            seen(&one, Some(&wishes[0])),
+            seen(&other, None),
+            seen(&hashed, None),
+            seen(&one, Some(&wishes[1])),
+        ];
+        for _ in 0..2 {
+            upsert(&mut conn, &all).await.expect("inserts");
+            assert_eq!(kept(&mut conn, &hash(1)).await.expect("reads"), Some(until(30)));
+            assert_eq!(kept(&mut conn, &hash(2)).await.expect("reads"), None);
+            let with_pdq: i64 = sqlx::query_scalar("select count(pdq) from contents")
+                .fetch_one(&mut conn)
+                .await
+                .expect("counts");
+            assert_eq!(with_pdq, 1);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_longest_wish_wins() {
     with_database(async |db| {
         let mut conn = db.service().await;
-        upsert(&mut conn, &content(1), "image", None, now()).await.expect("inserts");
+        see(&mut conn, &content(1), None).await.expect("inserts");
         assert_eq!(kept(&mut conn, &hash(1)).await.expect("reads"), None);
         for (wish, expected) in [
             (Some(until(10)), until(10)),
@@ -30,12 +65,12 @@ async fn the_longest_wish_wins() {
             (Some(until(5)), until(10)),
             (Some(until(30)), until(30)),
         ] {
-            upsert(&mut conn, &content(1), "image", wish.as_ref(), now()).await.expect("updates");
+            see(&mut conn, &content(1), wish.as_ref()).await.expect("updates");
             assert_eq!(kept(&mut conn, &hash(1)).await.expect("reads"), Some(expected));
         }
         let mut hashed = content(1);
         hashed.pdq = Some("ab".repeat(32));
-        upsert(&mut conn, &hashed, "image", None, now()).await.expect("updates");
+        see(&mut conn, &hashed, None).await.expect("updates");
         let pdq: Vec<u8> =
             sqlx::query_scalar("select pdq from contents").fetch_one(&mut conn).await.expect("reads");
         assert_eq!(pdq, [0xab; 32]);
@@ -49,7 +84,7 @@ async fn what_is_over_is_let_go_and_what_is_held_is_not() {
     with_database(async |db| {
         let mut conn = db.service().await;
         for (seed, kept) in [(1, Some(until(2))), (2, Some(until(1))), (3, Some(until(3))), (4, None)] {
-            upsert(&mut conn, &content(seed), "image", kept.as_ref(), now()).await.expect("inserts");
+            see(&mut conn, &content(seed), kept.as_ref()).await.expect("inserts");
         }
         let held = "update contents set legal_hold = true where sha256 = $1";
         sqlx::query(held).bind(hash(1)).execute(&mut conn).await.expect("holds");

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
-use crate::store::testing::{at, entry, hash, judgement, sqlstate, verdict, with_database};
+use crate::store::testing::{at, entry, hash, judge, judgement, sqlstate, verdict, with_database};
 use crate::store::{audit, judgements, partitions, verdicts};
 
 const APPEND_ONLY: [&str; 7] = [
@@ -48,12 +48,12 @@ async fn changes(conn: &mut PgConnection, relation: &str) -> [AssertSqlSafe<Stri
 async fn fill(conn: &mut PgConnection) {
     let now = at("2026-11-24T12:00:00Z");
     let submitted = verdict("default", now, hash(1));
-    verdicts::insert(conn, &submitted, &verdicts::Provenance::default()).await.expect("inserts");
+    verdicts::insert(conn, &[(&submitted, &verdicts::Provenance::default())]).await.expect("inserts");
     judgements::ensure_judge(conn, &hash(7), "classifier", "opennsfw", false).await.expect("a judge");
     for project in ["default", "other"] {
-        judgements::insert(conn, project, &hash(1), &[judgement(7, 8, 0.5)]).await.expect("inserts");
+        judge(conn, project, 1, &[judgement(7, 8, 0.5)]).await.expect("inserts");
     }
-    audit::append(conn, &entry("default", "verdict.recorded", "x")).await.expect("appends");
+    audit::append(conn, &[entry("default", "verdict.recorded", "x")]).await.expect("appends");
     sqlx::query(
         "insert into audit_seals (id, first_seq, last_seq, entries, root, checkpoint, key_id, sealed_at)
          values (0, 0, 0, 1, $1, '', '', now())",

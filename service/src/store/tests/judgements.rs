@@ -1,9 +1,9 @@
 //! Recall: the first judgement stays, and nobody learns what others uploaded.
 
-use crate::store::judgements::{ensure_judge, insert, recall};
-use crate::store::testing::{hash, judgement, with_database};
+use crate::store::judgements::{Judged, ensure_judge, insert, recall};
+use crate::store::testing::{hash, judge, judgement, with_database};
 use crate::store::{StoreError, contents};
-use crate::verdict::{Background, Worst};
+use crate::verdict::{Background, FrameScore, Worst};
 
 #[tokio::test]
 async fn a_judgement_comes_back_as_it_was() {
@@ -20,8 +20,14 @@ async fn a_judgement_comes_back_as_it_was() {
         written[1].worst = None;
         written[2].worst =
             Some(Worst { frame: u32::MAX, at_ms: 1 << 60, background: Some(Background::Black) });
-        insert(&mut conn, "p", &hash(9), &written).await.expect("inserts");
-        insert(&mut conn, "p", &hash(9), &[]).await.expect("nothing is no mistake");
+        written[0].frames = [(3, 0.1), (0, f32::MIN_POSITIVE), (9, 0.0)]
+            .map(|(frame, probability)| FrameScore {
+                probability,
+                place: Worst { frame, at_ms: 40, background: Some(Background::White) },
+            })
+            .to_vec();
+        judge(&mut conn, "p", 9, &written).await.expect("inserts");
+        judge(&mut conn, "p", 9, &[]).await.expect("nothing is no mistake");
         let asked: Vec<_> = written.iter().map(|j| (j.judge_digest, j.question_hash)).collect();
         let mut read = recall(&mut conn, "p", &hash(9), &asked).await.expect("recalls");
         read.sort_by_key(|j| (j.judge_digest, j.question_hash));
@@ -44,9 +50,9 @@ async fn the_first_judgement_stays() {
         // Two uploads of the same bytes at once, in opposite order: neither fails, neither waits for ever.
         let (mut one, mut two) = (store.begin().await.expect("begins"), store.begin().await.expect("begins"));
         let first = [judgement(7, 1, 0.25), judgement(7, 2, 0.25)];
-        insert(&mut one, "p", &hash(9), &first).await.expect("inserts");
+        judge(&mut one, "p", 9, &first).await.expect("inserts");
         let second = async {
-            insert(&mut two, "p", &hash(9), &[judgement(7, 2, 0.75), judgement(7, 1, 0.75)]).await?;
+            judge(&mut two, "p", 9, &[judgement(7, 2, 0.75), judgement(7, 1, 0.75)]).await?;
             crate::store::Store::commit(two).await
         };
         let commit = async {
@@ -67,22 +73,21 @@ async fn recall_is_hidden_from_other_projects() {
     with_database(async |db| {
         let mut conn = db.service().await;
         ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
-        insert(&mut conn, "mine", &hash(9), &[judgement(7, 1, 0.25), judgement(7, 2, 0.5)])
-            .await
-            .expect("inserts");
+        judge(&mut conn, "mine", 9, &[judgement(7, 1, 0.25), judgement(7, 2, 0.5)]).await.expect("inserts");
         let asked = [(hash(7), hash(1)), (hash(7), hash(2))];
         assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
 
         // A verdict of its own for the same bytes, by an override or on another question, changes nothing.
         let own = crate::store::testing::verdict("yours", crate::timestamp::now(), hash(9));
-        contents::upsert(&mut conn, &own.content, "image", None, own.created_at).await.expect("inserts");
+        let seen = contents::Seen { content: &own.content, kind: "image", kept: None, at: own.created_at };
+        contents::upsert(&mut conn, &[seen]).await.expect("inserts");
         let provenance = crate::store::verdicts::Provenance::default();
-        crate::store::verdicts::insert(&mut conn, &own, &provenance).await.expect("inserts");
+        crate::store::verdicts::insert(&mut conn, &[(&own, &provenance)]).await.expect("inserts");
         assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
 
         // Having had it judged does, for just that question; the first one's answer stands.
         for _ in 0..2 {
-            insert(&mut conn, "yours", &hash(9), &[judgement(7, 2, 0.75)]).await.expect("inserts");
+            judge(&mut conn, "yours", 9, &[judgement(7, 2, 0.75)]).await.expect("inserts");
         }
         let read = recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls");
         assert_eq!(read, [judgement(7, 2, 0.5)]);
@@ -96,15 +101,43 @@ async fn recall_is_hidden_from_other_projects() {
     .await;
 }
 
+/// Uploads of two projects that share a transaction: one judgement, and both may recall it.
+#[tokio::test]
+async fn projects_in_one_statement_share_one_judgement() {
+    with_database(async |db| {
+        let mut conn = db.service().await;
+        ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
+        let (one, other, second) = (judgement(7, 1, 0.25), judgement(7, 1, 0.75), judgement(7, 2, 0.5));
+        let (nine, eight) = (hash(9), hash(8));
+        let judged = |project, sha256, judgement| Judged { project, sha256, judgement };
+        let all = [
+            judged("mine", &nine, &one),
+            judged("yours", &nine, &other),
+            judged("mine", &eight, &second),
+            judged("mine", &nine, &one),
+        ];
+        insert(&mut conn, &all).await.expect("inserts");
+        let asked = [(hash(7), hash(1)), (hash(7), hash(2))];
+        for project in ["mine", "yours"] {
+            let read = recall(&mut conn, project, &nine, &asked).await.expect("recalls");
+            assert_eq!(read.len(), 1, "{project}");
+            assert!(read[0] == one || read[0] == other, "the first one stands");
+        }
+        assert_eq!(recall(&mut conn, "yours", &eight, &asked).await.expect("recalls"), []);
+        assert_eq!(recall(&mut conn, "mine", &eight, &asked).await.expect("recalls"), [second]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn no_judge_and_no_probability_are_errors() {
     with_database(async |db| {
         let mut conn = db.service().await;
-        let refused = insert(&mut conn, "p", &hash(9), &[judgement(7, 1, 0.5)]).await;
+        let refused = judge(&mut conn, "p", 9, &[judgement(7, 1, 0.5)]).await;
         assert!(matches!(refused, Err(StoreError::Inconsistent { table: "judges", .. })), "{refused:?}");
         ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
         for wrong in [f32::NAN, -0.1, 1.1, f32::INFINITY] {
-            let refused = insert(&mut conn, "p", &hash(9), &[judgement(7, 1, wrong)]).await;
+            let refused = judge(&mut conn, "p", 9, &[judgement(7, 1, wrong)]).await;
             assert!(matches!(refused, Err(StoreError::Unstorable { .. })), "{refused:?}");
             // Neither would the table take it.
             let sql = "insert into judgements (sha256, judge_id, question_hash, project, probability, runtime, device, at)

@@ -127,7 +127,7 @@ async fn partitions_are_made_ahead_by_the_service_and_only_once() {
             ("2030-07-01T00:00:00Z", "verdicts_default"),
         ] {
             let submitted = verdict("default", at(time), hash(1));
-            verdicts::insert(&mut service, &submitted, &verdicts::Provenance::default())
+            verdicts::insert(&mut service, &[(&submitted, &verdicts::Provenance::default())])
                 .await
                 .expect("inserts");
             let holder: String =
@@ -160,7 +160,10 @@ async fn the_next_audit_partition_is_there_before_it_is_needed() {
         owner.execute("select setval('audit_seq', 9999999)").await.expect("jumps");
         let mut service = db.service().await;
         let entry = crate::store::testing::entry("default", "a", "b");
-        assert_eq!(crate::store::audit::append(&mut service, &entry).await.expect("appends"), 10_000_000);
+        crate::store::audit::append(&mut service, &[entry]).await.expect("appends");
+        let seq: i64 =
+            sqlx::query_scalar("select seq from audit").fetch_one(&mut service).await.expect("reads");
+        assert_eq!(seq, 10_000_000);
         let made = partitions::ensure(&mut service, now, 0).await.expect("makes");
         assert_eq!(made.iter().map(|made| made.partition.as_str()).collect::<Vec<_>>(), ["audit_000002"]);
         let holder: String = sqlx::query_scalar("select tableoid::regclass::text from audit")
@@ -179,7 +182,9 @@ async fn a_late_partition_is_reported_and_nothing_is_lost() {
         let late = at("2033-03-03T03:03:03Z");
         assert_eq!(partitions::astray(&mut service).await.expect("asks"), [""; 0]);
         let submitted = verdict("default", late, hash(1));
-        verdicts::insert(&mut service, &submitted, &verdicts::Provenance::default()).await.expect("inserts");
+        verdicts::insert(&mut service, &[(&submitted, &verdicts::Provenance::default())])
+            .await
+            .expect("inserts");
         assert_eq!(partitions::astray(&mut service).await.expect("asks"), ["verdict_policies", "verdicts"]);
         let made = partitions::ensure(&mut service, late, 0).await.expect("reports, does not fail");
         let refused: Vec<bool> = made.iter().map(|made| made.refused.is_some()).collect();

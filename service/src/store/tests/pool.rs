@@ -14,7 +14,7 @@ async fn a_lost_connection_is_an_error_and_the_next_one_works() {
         let store = db.store();
         store.ping().await.expect("the database is there");
         let mut transaction = store.begin().await.expect("begins");
-        audit::append(&mut transaction, &entry("default", "a", "lost")).await.expect("appends");
+        audit::append(&mut transaction, &[entry("default", "a", "lost")]).await.expect("appends");
 
         let mut owner = db.owner().await;
         owner
@@ -24,7 +24,7 @@ async fn a_lost_connection_is_an_error_and_the_next_one_works() {
             )
             .await
             .expect("kills them");
-        assert!(unavailable(audit::append(&mut transaction, &entry("default", "a", "late")).await));
+        assert!(unavailable(audit::append(&mut transaction, &[entry("default", "a", "late")]).await));
         assert!(unavailable(Store::commit(transaction).await));
 
         for _ in 0..8 {

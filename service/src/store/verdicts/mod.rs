@@ -34,79 +34,124 @@ pub struct Provenance {
 /// A day: `since` and `until` are translated into id bounds with this much slack.
 const ID_SLACK_MS: i128 = 86_400_000;
 
-/// Verdict and policies in one round trip. The id must be a UUIDv7 of about `created_at`, or searches by
-/// time would not find it.
-#[tracing::instrument(name = "db.verdict.insert", skip_all, fields(id = %verdict.id))]
-pub async fn insert(conn: &mut PgConnection, verdict: &Verdict, provenance: &Provenance) -> Result<()> {
-    check(verdict)?;
-    let content = &verdict.content;
-    let answers = &verdict.policies;
+/// Verdicts with their policies in one round trip. Each id must be a UUIDv7 of about `created_at`, or
+/// searches by time would not find it.
+#[tracing::instrument(name = "db.verdict.insert", skip_all, fields(count = verdicts.len()))]
+pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)]) -> Result<()> {
+    for (verdict, _) in verdicts {
+        check(verdict)?;
+    }
+    let answers: Vec<(&Verdict, usize, &PolicyAnswer)> = verdicts
+        .iter()
+        .flat_map(|(verdict, _)| {
+            verdict.policies.iter().enumerate().map(|(at, answer)| (*verdict, at, answer))
+        })
+        .collect();
+    let of = |column: fn(&Verdict) -> Result<Option<i64>>| {
+        verdicts.iter().map(|(verdict, _)| column(verdict)).collect::<Result<Vec<Option<i64>>>>()
+    };
+    let (bytes, trailing) = (
+        of(|verdict| signed("content.bytes", verdict.content.bytes).map(Some))?,
+        of(|verdict| {
+            let trailing = verdict.content.trailing_bytes;
+            trailing.map(|bytes| signed("content.trailing_bytes", bytes)).transpose()
+        })?,
+    );
+    let sha256 = verdicts.iter().map(|(verdict, _)| unhex("content.sha256", &verdict.content.sha256));
+    let pdq = verdicts
+        .iter()
+        .map(|(verdict, _)| verdict.content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose());
+    let texts = |what: &'static str, column: fn(&Verdict) -> serde_json::Result<String>| {
+        let text = |(verdict, _): &(&Verdict, _)| {
+            column(verdict).map_err(|error| StoreError::unstorable(what, error.to_string()))
+        };
+        verdicts.iter().map(text).collect::<Result<Vec<String>>>()
+    };
     sqlx::query(
         "with verdict as (
              insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
                                    trailing_bytes, metadata, policies_not_run, runtime, device, raised)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                     $21, $22, $23::text::json, $24::text::json, $25, $26, $40::text::json))
+             select id, project, created_at, status, action, cached, submission_id, rescan_id,
+                    source, reference, subject_hash, key_id, policy_generation,
+                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
+                    trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json
+             from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::bool[],
+                         $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::bytea[], $12::uuid[],
+                         $13::bigint[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[], $18::bigint[],
+                         $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[],
+                         $25::text[], $26::text[], $27::text[])
+                  u (id, project, created_at, status, action, cached, submission_id, rescan_id,
+                     source, reference, subject_hash, key_id, policy_generation,
+                     sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
+                     trailing_bytes, metadata, policies_not_run, runtime, device, raised))
          insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
                                        probability, review, block, decided_by, error_code, error_message,
                                        override_id, judges, judges_not_run)
-         select $1, $2, position - 1, policy, version, outcome, action, probability, review, block,
+         select verdict_id, project, position, policy, version, outcome, action, probability, review, block,
                 decided_by, error_code, error_message, override_id, judges::json, judges_not_run::json
-         from unnest($27::text[], $28::text[], $29::text[], $30::text[], $31::real[], $32::real[], $33::real[],
-                     $34::text[], $35::text[], $36::text[], $37::uuid[], $38::text[], $39::text[])
-              with ordinality
-              u (policy, version, outcome, action, probability, review, block, decided_by, error_code,
-                 error_message, override_id, judges, judges_not_run, position)",
+         from unnest($28::uuid[], $29::text[], $30::smallint[], $31::text[], $32::text[], $33::text[],
+                     $34::text[], $35::real[], $36::real[], $37::real[], $38::text[], $39::text[],
+                     $40::text[], $41::uuid[], $42::text[], $43::text[])
+              u (verdict_id, project, position, policy, version, outcome, action, probability, review, block,
+                 decided_by, error_code, error_message, override_id, judges, judges_not_run)",
     )
-    .bind(verdict.id)
-    .bind(&verdict.project)
-    .bind(verdict.created_at)
-    .bind(verdict.status.word())
-    .bind(verdict.action.word())
-    .bind(verdict.cached)
-    .bind(verdict.submission_id)
-    .bind(provenance.rescan_id)
-    .bind(&verdict.source)
-    .bind(&verdict.reference)
-    .bind(provenance.subject_hash)
-    .bind(provenance.key_id)
-    .bind(provenance.policy_generation)
-    .bind(unhex("content.sha256", &content.sha256)?)
-    .bind(content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose()?)
-    .bind(&content.media_type)
-    .bind(i64::from(content.width))
-    .bind(i64::from(content.height))
-    .bind(signed("content.bytes", content.bytes)?)
-    .bind(i64::from(content.frames_total))
-    .bind(i64::from(content.frames_scored))
-    .bind(content.trailing_bytes.map(|bytes| signed("content.trailing_bytes", bytes)).transpose()?)
-    .bind(text("metadata", &verdict.metadata)?)
-    .bind(text("policies_not_run", &verdict.policies_not_run)?)
-    .bind(&verdict.runtime)
-    .bind(&verdict.device)
-    .bind(each(answers, |a| a.policy.as_str()))
-    .bind(each(answers, |a| a.version.as_str()))
-    .bind(each(answers, |a| a.outcome.word()))
-    .bind(each(answers, |a| a.action.word()))
-    .bind(each(answers, |a| a.probability))
-    .bind(each(answers, |a| a.thresholds.map(|thresholds| thresholds.review)))
-    .bind(each(answers, |a| a.thresholds.map(|thresholds| thresholds.block)))
-    .bind(each(answers, deciding))
-    .bind(each(answers, |a| a.error.as_ref().map(|error| error.code.as_str())))
-    .bind(each(answers, |a| a.error.as_ref().map(|error| error.message.as_str())))
-    .bind(each(answers, |a| a.override_id))
-    .bind(answers.iter().map(|a| text("judges", &a.judges)).collect::<Result<Vec<_>>>()?)
-    .bind(answers.iter().map(|a| text("judges_not_run", &a.judges_not_run)).collect::<Result<Vec<_>>>()?)
-    .bind(text("raised", &verdict.raised)?)
+    .bind(each(verdicts, |(v, _)| v.id))
+    .bind(each(verdicts, |(v, _)| v.project.as_str()))
+    .bind(each(verdicts, |(v, _)| v.created_at))
+    .bind(each(verdicts, |(v, _)| v.status.word()))
+    .bind(each(verdicts, |(v, _)| v.action.word()))
+    .bind(each(verdicts, |(v, _)| v.cached))
+    .bind(each(verdicts, |(v, _)| v.submission_id))
+    .bind(each(verdicts, |(_, p)| p.rescan_id))
+    .bind(each(verdicts, |(v, _)| v.source.as_str()))
+    .bind(each(verdicts, |(v, _)| v.reference.as_deref()))
+    .bind(each(verdicts, |(_, p)| p.subject_hash.as_ref().map(|hash| hash.as_slice())))
+    .bind(each(verdicts, |(_, p)| p.key_id))
+    .bind(each(verdicts, |(_, p)| p.policy_generation))
+    .bind(sha256.collect::<Result<Vec<_>>>()?)
+    .bind(pdq.collect::<Result<Vec<_>>>()?)
+    .bind(each(verdicts, |(v, _)| v.content.media_type.as_str()))
+    .bind(each(verdicts, |(v, _)| i64::from(v.content.width)))
+    .bind(each(verdicts, |(v, _)| i64::from(v.content.height)))
+    .bind(bytes)
+    .bind(each(verdicts, |(v, _)| i64::from(v.content.frames_total)))
+    .bind(each(verdicts, |(v, _)| i64::from(v.content.frames_scored)))
+    .bind(trailing)
+    .bind(texts("metadata", |v| serde_json::to_string(&v.metadata))?)
+    .bind(texts("policies_not_run", |v| serde_json::to_string(&v.policies_not_run))?)
+    .bind(each(verdicts, |(v, _)| v.runtime.as_str()))
+    .bind(each(verdicts, |(v, _)| v.device.as_str()))
+    .bind(texts("raised", |v| serde_json::to_string(&v.raised))?)
+    .bind(each(&answers, |(v, ..)| v.id))
+    .bind(each(&answers, |(v, ..)| v.project.as_str()))
+    .bind(each(&answers, |(_, at, _)| i16::try_from(*at).unwrap_or(i16::MAX)))
+    .bind(each(&answers, |(.., a)| a.policy.as_str()))
+    .bind(each(&answers, |(.., a)| a.version.as_str()))
+    .bind(each(&answers, |(.., a)| a.outcome.word()))
+    .bind(each(&answers, |(.., a)| a.action.word()))
+    .bind(each(&answers, |(.., a)| a.probability))
+    .bind(each(&answers, |(.., a)| a.thresholds.map(|thresholds| thresholds.review)))
+    .bind(each(&answers, |(.., a)| a.thresholds.map(|thresholds| thresholds.block)))
+    .bind(each(&answers, |(.., a)| deciding(a)))
+    .bind(each(&answers, |(.., a)| a.error.as_ref().map(|error| error.code.as_str())))
+    .bind(each(&answers, |(.., a)| a.error.as_ref().map(|error| error.message.as_str())))
+    .bind(each(&answers, |(.., a)| a.override_id))
+    .bind(answers.iter().map(|(.., a)| text("judges", &a.judges)).collect::<Result<Vec<_>>>()?)
+    .bind(
+        answers
+            .iter()
+            .map(|(.., a)| text("judges_not_run", &a.judges_not_run))
+            .collect::<Result<Vec<_>>>()?,
+    )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-fn each<'a, T>(answers: &'a [PolicyAnswer], column: impl Fn(&'a PolicyAnswer) -> T) -> Vec<T> {
-    answers.iter().map(column).collect()
+fn each<'a, R, T>(rows: &'a [R], column: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(column).collect()
 }
 
 fn text<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String> {
@@ -158,6 +203,19 @@ pub async fn by_id(conn: &mut PgConnection, project: &str, id: Uuid) -> Result<O
         .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(with_policies(conn, vec![row]).await?.pop())
+}
+
+/// Those of them that are there, of whatever project, in no order: what a transaction just wrote.
+#[tracing::instrument(name = "db.verdict.written", skip_all, fields(count = ids.len()))]
+pub async fn written(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Verdict>> {
+    let rows: Vec<VerdictRow> =
+        sqlx::query_as("select * from verdicts where id = any($1) and id between $2 and $3")
+            .bind(ids)
+            .bind(ids.iter().min())
+            .bind(ids.iter().max())
+            .fetch_all(&mut *conn)
+            .await?;
+    with_policies(conn, rows).await
 }
 
 /// The policies of all of them in one statement.

@@ -15,7 +15,7 @@ fn now() -> OffsetDateTime {
 }
 
 async fn put(conn: &mut PgConnection, verdict: &Verdict) {
-    insert(conn, verdict, &Provenance::default()).await.expect("inserts");
+    insert(conn, &[(verdict, &Provenance::default())]).await.expect("inserts");
 }
 
 async fn comes_back(conn: &mut PgConnection, verdict: &Verdict) {
@@ -106,7 +106,7 @@ async fn metadata_comes_back_to_the_character() {
         comes_back(&mut conn, &submitted).await;
         submitted.id = id_at(now());
         submitted.metadata = json!([1]);
-        let refused = insert(&mut conn, &submitted, &Provenance::default()).await;
+        let refused = insert(&mut conn, &[(&submitted, &Provenance::default())]).await;
         assert!(matches!(refused, Err(StoreError::Unstorable { what: "metadata", .. })));
     })
     .await;
@@ -163,7 +163,7 @@ async fn what_cannot_be_kept_is_refused() {
         let refused = async |conn: &mut PgConnection, change: fn(&mut Verdict)| {
             let mut bad = good.clone();
             change(&mut bad);
-            insert(conn, &bad, &Provenance::default()).await.expect_err("refused")
+            insert(conn, &[(&bad, &Provenance::default())]).await.expect_err("refused")
         };
         for change in [
             (|v| v.reference = Some("a\0b".into())) as fn(&mut Verdict),
@@ -210,9 +210,9 @@ async fn a_failed_statement_voids_the_transaction() {
         put(&mut transaction, &first).await;
         let mut bad = verdict("default", now(), hash(1));
         bad.policies[0].probability = Some(2.0);
-        assert!(unavailable(insert(&mut transaction, &bad, &Provenance::default()).await));
+        assert!(unavailable(insert(&mut transaction, &[(&bad, &Provenance::default())]).await));
         let again = verdict("default", now(), hash(1));
-        assert!(unavailable(insert(&mut transaction, &again, &Provenance::default()).await));
+        assert!(unavailable(insert(&mut transaction, &[(&again, &Provenance::default())]).await));
         assert!(unavailable(Store::commit(transaction).await), "whoever swallowed the errors is told here");
         let mut conn = store.acquire().await.expect("connects");
         assert_eq!(by_id(&mut conn, "default", first.id).await.expect("reads"), None);
@@ -365,7 +365,7 @@ async fn a_verdict_is_its_projects_own() {
             policy_generation: 5,
             rescan_id: Some(Uuid::now_v7()),
         };
-        insert(&mut conn, &submitted, &provenance).await.expect("inserts");
+        insert(&mut conn, &[(&submitted, &provenance)]).await.expect("inserts");
         assert_eq!(by_id(&mut conn, "yours", submitted.id).await.expect("reads"), None);
         assert_eq!(by_id(&mut conn, "mine", Uuid::now_v7()).await.expect("reads"), None);
         let kept: (Option<Uuid>, Option<Vec<u8>>, i64, Option<Uuid>) =

@@ -1,0 +1,107 @@
+//! Group commit: verdicts that are ready while a transaction is under way share the next one.
+//!
+//! A disk makes some hundred commits durable a second; what waits for one is recorded with the next, all
+//! at once. A lone verdict waits for nobody. What one of them does wrong is not the others' fault: a
+//! transaction that fails in a statement is done again for each alone.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::ModerateError;
+use super::record::{Recording, commit};
+use crate::store::idempotency::Recorded;
+use crate::store::{Store, StoreError};
+use crate::verdict::Verdict;
+
+/// Transactions at once: while one waits for the disk the next one is prepared.
+const WRITERS: usize = 2;
+
+/// Verdicts a transaction; more would make the first one wait for the last.
+const BATCH_MAX: usize = 64;
+
+/// Verdicts waiting for a transaction; bounded by the submissions worked on at once, so never reached.
+const WAITING_MAX: usize = 4096;
+
+type Told = Result<Result<Verdict, Recorded>, ModerateError>;
+
+struct Pending {
+    recording: Recording,
+    tell: oneshot::Sender<Told>,
+}
+
+pub(super) struct Recorder {
+    pending: mpsc::Sender<Pending>,
+}
+
+impl Recorder {
+    /// The writers end when it is dropped and nothing waits any more.
+    pub(super) fn start(store: &Store) -> Self {
+        let (pending, waiting) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..WRITERS {
+            let (store, waiting) = (store.clone(), Arc::clone(&waiting));
+            tokio::spawn(async move {
+                while let Some(batch) = next(&waiting).await {
+                    write(&store, batch).await;
+                }
+            });
+        }
+        Self { pending }
+    }
+
+    /// What stands on record, when it does; or, as the inner error, what another request recorded under
+    /// the same idempotency key in the meantime. Where the caller has left it may be recorded all the same.
+    #[tracing::instrument(name = "moderate.record", skip_all)]
+    pub(super) async fn record(&self, recording: Recording) -> Told {
+        let (tell, told) = oneshot::channel();
+        let ended = || ModerateError::Store(StoreError::unavailable("the writers have ended"));
+        self.pending.send(Pending { recording, tell }).await.map_err(|_| ended())?;
+        told.await.map_err(|_| ended())?
+    }
+}
+
+async fn next(waiting: &Mutex<mpsc::Receiver<Pending>>) -> Option<Vec<Pending>> {
+    let mut waiting = waiting.lock().await;
+    let mut batch = Vec::new();
+    (waiting.recv_many(&mut batch, BATCH_MAX).await > 0).then_some(batch)
+}
+
+async fn write(store: &Store, batch: Vec<Pending>) {
+    let (recordings, tells): (Vec<Recording>, Vec<oneshot::Sender<Told>>) =
+        batch.into_iter().map(|pending| (pending.recording, pending.tell)).unzip();
+    // Whoever has left meanwhile needs no answer.
+    let tell = |tell: oneshot::Sender<Told>, told: Told| drop(tell.send(told));
+    match store.in_time(commit(store, &recordings)).await {
+        Ok(outcomes) => {
+            for (to, outcome) in tells.into_iter().zip(outcomes) {
+                tell(to, Ok(outcome));
+            }
+        }
+        Err(error) if recordings.len() == 1 => {
+            for to in tells.into_iter().take(1) {
+                tell(to, Err(error));
+                return;
+            }
+        }
+        Err(ModerateError::Store(error)) if error.is_lost_connection() => {
+            let why = error.to_string();
+            tracing::warn!(error = %error, verdicts = recordings.len(), "verdicts could not be recorded");
+            for to in tells {
+                tell(to, Err(ModerateError::Store(StoreError::unavailable(&why))));
+            }
+        }
+        Err(error) => {
+            tracing::debug!(%error, verdicts = recordings.len(), "a shared transaction failed; each alone now");
+            for (recording, to) in recordings.into_iter().zip(tells) {
+                let alone = store.in_time(commit(store, std::slice::from_ref(&recording))).await;
+                let told = alone.and_then(|outcomes| {
+                    let outcome = outcomes.into_iter().next();
+                    outcome
+                        .ok_or_else(|| ModerateError::Store(StoreError::unavailable("no outcome came back")))
+                });
+                tell(to, told);
+            }
+        }
+    }
+}

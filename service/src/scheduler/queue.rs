@@ -1,0 +1,253 @@
+//! What waits for one judge: two lanes, deadlines, batches. Pure: no threads, and time is an argument.
+//!
+//! A batch is formed only when the judge is free, so that it is as full as it can be and an interactive
+//! submission can still overtake bulk ones. Jobs of one lane take turns view by view: an animation does
+//! not hold up the still pictures behind it. Where both lanes have work, bulk gets a bounded share of the
+//! judge's time: at most `bulk_share` of it, and one batch.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Refused;
+
+/// Who may wait: a person or a pipeline for this answer now, or nobody in particular.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    #[default]
+    Interactive,
+    Bulk,
+}
+
+impl Lane {
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Bulk];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Interactive => Self::Bulk,
+            Self::Bulk => Self::Interactive,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueConfig {
+    /// Jobs waiting in one lane.
+    pub(super) jobs_max: usize,
+    /// Views a batch.
+    pub(super) batch_max: usize,
+    /// How long a batch should take: a longer one delays whoever comes next.
+    pub(super) batch_target: Duration,
+    /// Of the judge's time, while both lanes have work; 0 to below 1.
+    pub(super) bulk_share: f64,
+}
+
+struct Waiting<T> {
+    job: T,
+    views: usize,
+    /// The first view that no batch had yet.
+    next: usize,
+    deadline: Instant,
+}
+
+impl<T> Waiting<T> {
+    fn left(&self) -> usize {
+        self.views - self.next
+    }
+}
+
+pub(super) struct Queue<T> {
+    config: QueueConfig,
+    interactive: VecDeque<Waiting<T>>,
+    bulk: VecDeque<Waiting<T>>,
+    /// Smoothed time a view; none before the first batch.
+    a_view: Option<Duration>,
+    /// Time that bulk may take before interactive work, saved up while that ran and bulk had to wait.
+    credit: Duration,
+    running: Option<(Lane, usize)>,
+}
+
+/// What to run next.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    /// A job and one of its views, by number; all of one lane.
+    pub(super) parts: Vec<(T, usize)>,
+}
+
+impl<T: Clone> Queue<T> {
+    pub(super) fn new(config: QueueConfig) -> Self {
+        Self {
+            config,
+            interactive: VecDeque::new(),
+            bulk: VecDeque::new(),
+            a_view: None,
+            credit: Duration::ZERO,
+            running: None,
+        }
+    }
+
+    fn lane(&self, lane: Lane) -> &VecDeque<Waiting<T>> {
+        match lane {
+            Lane::Interactive => &self.interactive,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+
+    fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Waiting<T>> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// Refuses what finds no room, and what by all that was measured could not be done in time.
+    pub(super) fn push(
+        &mut self,
+        lane: Lane,
+        job: T,
+        views: usize,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if self.lane(lane).len() >= self.config.jobs_max {
+            return Err(Refused::Full);
+        }
+        // An idle judge is always tried: what was measured may be long past.
+        let wait = self.expected_wait(lane);
+        if now >= deadline || (!wait.is_zero() && now + wait + self.take_for(views) > deadline) {
+            return Err(Refused::Deadline);
+        }
+        self.lane_mut(lane).push_back(Waiting { job, views: views.max(1), next: 0, deadline });
+        Ok(())
+    }
+
+    /// Jobs that can't be done in time any more, and the next batch. `gone`: nobody waits for it.
+    pub(super) fn take(&mut self, now: Instant, gone: impl Fn(&T) -> bool) -> (Vec<T>, Option<Batch<T>>) {
+        let late = self.sort_out(now, gone);
+        let bulk_first = !self.bulk.is_empty()
+            && (self.interactive.is_empty() || self.credit >= self.batch_time(Lane::Bulk));
+        let lane = if bulk_first { Lane::Bulk } else { Lane::Interactive };
+        let room = self.batch_size();
+        let waiting = self.lane_mut(lane);
+        let mut parts = Vec::new();
+        while parts.len() < room
+            && let Some(mut first) = waiting.pop_front()
+        {
+            parts.push((first.job.clone(), first.next));
+            first.next += 1;
+            if first.left() > 0 {
+                waiting.push_back(first);
+            }
+        }
+        if parts.is_empty() {
+            return (late, None);
+        }
+        self.running = Some((lane, parts.len()));
+        (late, Some(Batch { parts }))
+    }
+
+    /// The batch is done; `took` is None where it was stopped, which tells nothing of the judge's speed.
+    pub(super) fn finished(&mut self, took: Option<Duration>) {
+        let Some((lane, views)) = self.running.take() else { return };
+        let Some(took) = took else { return };
+        let a_view = took / u32::try_from(views).unwrap_or(u32::MAX).max(1);
+        self.a_view = Some(self.a_view.map_or(a_view, |before| (before * 7 + a_view) / 8));
+        match lane {
+            Lane::Interactive if !self.bulk.is_empty() => {
+                let share = self.config.bulk_share.clamp(0.0, 0.99);
+                self.credit += took.mul_f64(share / (1.0 - share));
+            }
+            // Nobody had to wait, so nothing is owed.
+            Lane::Interactive => self.credit = Duration::ZERO,
+            Lane::Bulk => self.credit = self.credit.saturating_sub(took),
+        }
+        // What was saved up in a long rush must not come back as one long delay.
+        self.credit = self.credit.min(self.batch_time(Lane::Bulk).max(self.config.batch_target));
+    }
+
+    /// Takes a job out; false where no view of it waits any more.
+    pub(super) fn remove(&mut self, is: impl Fn(&T) -> bool) -> bool {
+        let before = self.len(Lane::Interactive) + self.len(Lane::Bulk);
+        self.interactive.retain(|waiting| !is(&waiting.job));
+        self.bulk.retain(|waiting| !is(&waiting.job));
+        self.len(Lane::Interactive) + self.len(Lane::Bulk) < before
+    }
+
+    /// Everything that waits, taken out.
+    pub(super) fn drain(&mut self) -> Vec<T> {
+        self.interactive.drain(..).chain(self.bulk.drain(..)).map(|waiting| waiting.job).collect()
+    }
+
+    /// Jobs with views that wait.
+    pub(super) fn len(&self, lane: Lane) -> usize {
+        self.lane(lane).len()
+    }
+
+    /// Smoothed time a view; zero before the first batch.
+    pub(super) fn a_view(&self) -> Duration {
+        self.a_view.unwrap_or_default()
+    }
+
+    /// Until one more job of this lane would begin, from what was measured.
+    pub(super) fn expected_wait(&self, lane: Lane) -> Duration {
+        let views = |lane: Lane| self.lane(lane).iter().map(Waiting::left).sum::<usize>();
+        let running = self.running.map_or(0, |(_, views)| views);
+        let (own, other) = (views(lane), views(lane.other()));
+        let share = self.config.bulk_share.clamp(0.0, 0.99);
+        let own_time = self.take_for(own);
+        let beside = match lane {
+            // Bulk takes its share of the time, as long as it lasts.
+            Lane::Interactive => self.take_for(other).min(own_time.mul_f64(share / (1.0 - share))),
+            Lane::Bulk => self.take_for(other),
+        };
+        self.take_for(running) + own_time + beside
+    }
+
+    fn take_for(&self, views: usize) -> Duration {
+        self.a_view().saturating_mul(u32::try_from(views).unwrap_or(u32::MAX))
+    }
+
+    /// As many views as fit into the time a batch should take; one at first, to see how long it takes.
+    fn batch_size(&self) -> usize {
+        let fitting = self.a_view.map_or(1, |a_view| {
+            (self.config.batch_target.as_nanos() / a_view.as_nanos().max(1)).min(usize::MAX as u128) as usize
+        });
+        fitting.clamp(1, self.config.batch_max.max(1))
+    }
+
+    fn batch_time(&self, lane: Lane) -> Duration {
+        let waiting: usize = self.lane(lane).iter().map(Waiting::left).sum();
+        self.take_for(waiting.min(self.batch_size()))
+    }
+
+    /// Drops those that nobody waits for and returns those that are too late.
+    fn sort_out(&mut self, now: Instant, gone: impl Fn(&T) -> bool) -> Vec<T> {
+        let a_view = self.a_view();
+        let mut late = Vec::new();
+        for waiting in [&mut self.interactive, &mut self.bulk] {
+            waiting.retain(|one| !gone(&one.job));
+            let mut others = waiting.len();
+            waiting.retain(|one| {
+                // Where nobody else needs the time, it is tried: what was measured may be long past.
+                let needs = a_view.saturating_mul(u32::try_from(one.left()).unwrap_or(u32::MAX));
+                let hopeless = others > 1 && now + needs > one.deadline;
+                let keep = now < one.deadline && !hopeless;
+                if !keep {
+                    others -= 1;
+                    late.push(one.job.clone());
+                }
+                keep
+            });
+        }
+        late
+    }
+}

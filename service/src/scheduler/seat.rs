@@ -1,0 +1,266 @@
+//! One judge at work: its thread, what waits for it, and the watch on runs that do not end.
+//!
+//! A run's time is bounded: past `judge_timeout` it is told to stop and its jobs get
+//! [`Failure::TimedOut`], which is for the policies' `on_error`. A run that goes on all the same after
+//! `stop_grace` makes the judge stuck: whatever waits for it, and whatever comes, fails at once until the
+//! thread is back. A run that nobody waits for any more is told to stop likewise.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shieldgate_models::{Answer, Asked, Failure, Judge, Stop};
+use tokio::sync::Notify;
+
+use super::job::{Answers, Job};
+use super::queue::{Batch, Lane, Queue, QueueConfig};
+use super::{Refused, SchedulerConfig};
+
+pub(super) struct Seat {
+    pub(super) judge: Arc<dyn Judge>,
+    state: Mutex<State>,
+    /// There is work, or none will come any more.
+    work: Condvar,
+    /// A run began, ended or was told to stop.
+    turn: Notify,
+}
+
+struct State {
+    queue: Queue<Arc<Job>>,
+    run: Option<Run>,
+    stuck: bool,
+    /// Shutting down: what waits is done, nothing new is taken.
+    closed: bool,
+    batches: u64,
+    pictures: u64,
+}
+
+struct Run {
+    jobs: Vec<Arc<Job>>,
+    stop: Stop,
+    began: Instant,
+    /// When it was told to stop.
+    told: Option<Instant>,
+}
+
+impl Run {
+    fn tell_to_stop(&mut self) {
+        if self.told.is_none() {
+            self.told = Some(Instant::now());
+            self.stop.raise();
+        }
+    }
+}
+
+/// A seat at one moment, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeatState {
+    /// Jobs that wait, by lane.
+    pub(super) queued: [usize; 2],
+    pub(super) a_view: Duration,
+    pub(super) stuck: bool,
+    /// Since it was last asked.
+    pub(super) batches: u64,
+    pub(super) pictures: u64,
+}
+
+impl Seat {
+    pub(super) fn new(judge: Arc<dyn Judge>, config: &SchedulerConfig) -> Arc<Self> {
+        let queue = Queue::new(QueueConfig {
+            jobs_max: config.queue_max.max(1),
+            batch_max: judge.batch_max(),
+            batch_target: config.batch_target,
+            bulk_share: config.bulk_share,
+        });
+        let state = State { queue, run: None, stuck: false, closed: false, batches: 0, pictures: 0 };
+        Arc::new(Self { judge, state: Mutex::new(state), work: Condvar::new(), turn: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn and for its end.
+    pub(super) async fn ask(
+        &self,
+        lane: Lane,
+        views: Arc<super::Views>,
+        questions: Vec<shieldgate_models::Question>,
+        deadline: Instant,
+    ) -> Result<Answers, Refused> {
+        let count = questions.len();
+        let (job, mut told) = Job::new(views, questions);
+        {
+            let mut state = self.state();
+            if state.closed {
+                return Err(Refused::ShuttingDown);
+            }
+            if state.stuck {
+                return Ok(vec![Err(Failure::TimedOut); count]);
+            }
+            let views = job.views.views.len();
+            state.queue.push(lane, Arc::clone(&job), views, deadline, Instant::now())?;
+        }
+        self.work.notify_one();
+        // Dropped with this future: whoever asked has left.
+        let _waits = Waits { seat: self, job: &job };
+        let ended = || Ok(vec![Err(panicked()); count]);
+        tokio::select! {
+            answer = &mut told => return answer.unwrap_or_else(|_| ended()),
+            () = tokio::time::sleep_until(deadline.into()) => {}
+        }
+        // What is in the queue is too late; what the judge is at already ends in bounded time.
+        if self.state().queue.remove(|other| Arc::ptr_eq(other, &job)) {
+            return Err(Refused::Deadline);
+        }
+        told.await.unwrap_or_else(|_| ended())
+    }
+
+    pub(super) fn now(&self) -> SeatState {
+        let mut state = self.state();
+        SeatState {
+            queued: Lane::ALL.map(|lane| state.queue.len(lane)),
+            a_view: state.queue.a_view(),
+            stuck: state.stuck,
+            batches: std::mem::take(&mut state.batches),
+            pictures: std::mem::take(&mut state.pictures),
+        }
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.state().stuck
+    }
+
+    pub(super) fn expected_wait(&self, lane: Lane) -> Duration {
+        let state = self.state();
+        state.queue.expected_wait(lane) + state.queue.a_view()
+    }
+
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.work.notify_all();
+    }
+
+    /// The judge's thread, until it is closed and nothing waits.
+    pub(super) fn work(&self) {
+        while let Some((batch, stop)) = self.next() {
+            let asked: Vec<Asked<'_>> = batch.parts.iter().filter_map(asked).collect();
+            let began = Instant::now();
+            let run = || self.judge.judge_batch(&asked, &stop);
+            let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                tracing::error!(judge = self.judge.card().name, "the judge panicked");
+                asked.iter().map(|asked| vec![Err(panicked()); asked.questions.len()]).collect()
+            });
+            self.done(batch, answers, began.elapsed());
+        }
+    }
+
+    /// Blocks until there is a batch; none where the thread is to end.
+    fn next(&self) -> Option<(Batch<Arc<Job>>, Stop)> {
+        let mut state = self.state();
+        loop {
+            let (late, batch) = state.queue.take(Instant::now(), |job| job.is_over());
+            for job in late {
+                job.refuse(Refused::Deadline);
+            }
+            if let Some(batch) = batch {
+                let stop = Stop::default();
+                let jobs = batch.parts.iter().map(|(job, _)| Arc::clone(job)).collect();
+                state.run = Some(Run { jobs, stop: stop.clone(), began: Instant::now(), told: None });
+                state.batches += 1;
+                state.pictures += batch.parts.len() as u64;
+                self.turn.notify_one();
+                return Some((batch, stop));
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, batch: Batch<Arc<Job>>, answers: Vec<Vec<Answer>>, took: Duration) {
+        {
+            let mut state = self.state();
+            let told = state.run.take().is_some_and(|run| run.told.is_some());
+            state.stuck = false;
+            state.queue.finished((!told).then_some(took));
+        }
+        self.turn.notify_one();
+        let short = answers.len() < batch.parts.len();
+        for ((job, view), answers) in batch.parts.iter().zip(answers) {
+            job.found(*view, answers);
+        }
+        if short {
+            let failure = Failure::Runtime("there were fewer answers than pictures".to_owned());
+            batch.parts.iter().for_each(|(job, _)| job.fail(&failure));
+        }
+    }
+
+    /// Never returns; to be aborted when the thread has ended.
+    pub(super) async fn watch(self: Arc<Self>, config: SchedulerConfig) {
+        loop {
+            let until = self.state().run.as_ref().map(|run| match run.told {
+                None => run.began + config.judge_timeout,
+                Some(told) => told + config.stop_grace,
+            });
+            match until.filter(|_| !self.is_stuck()) {
+                None => self.turn.notified().await,
+                Some(until) => tokio::select! {
+                    () = self.turn.notified() => {}
+                    () = tokio::time::sleep_until(until.into()) => self.overdue(&config),
+                },
+            }
+        }
+    }
+
+    fn overdue(&self, config: &SchedulerConfig) {
+        let mut state = self.state();
+        let Some(run) = &mut state.run else { return };
+        match run.told {
+            // Another run than the one that was waited for.
+            None if run.began.elapsed() < config.judge_timeout => {}
+            None => {
+                run.tell_to_stop();
+                run.jobs.iter().for_each(|job| job.fail(&Failure::TimedOut));
+            }
+            Some(told) if told.elapsed() < config.stop_grace => {}
+            Some(_) => {
+                let judge = &self.judge.card().name;
+                tracing::error!(judge, "a run did not end when told to stop; the judge counts as stuck");
+                run.jobs.iter().for_each(|job| job.fail(&Failure::TimedOut));
+                state.stuck = true;
+                state.queue.drain().iter().for_each(|job| job.fail(&Failure::TimedOut));
+            }
+        }
+    }
+}
+
+fn asked((job, view): &(Arc<Job>, usize)) -> Option<Asked<'_>> {
+    let picture = &job.views.views.get(*view)?.picture;
+    Some(Asked { picture, questions: &job.questions })
+}
+
+fn panicked() -> Failure {
+    Failure::Runtime("the judge panicked".to_owned())
+}
+
+/// Somebody waits for a job, as long as this lives.
+struct Waits<'a> {
+    seat: &'a Seat,
+    job: &'a Arc<Job>,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.job.leave();
+        let mut state = self.seat.state();
+        state.queue.remove(|other| Arc::ptr_eq(other, self.job));
+        if let Some(run) = &mut state.run
+            && run.told.is_none()
+            && run.jobs.iter().all(|job| job.is_over())
+        {
+            run.tell_to_stop();
+            self.seat.turn.notify_one();
+        }
+    }
+}
