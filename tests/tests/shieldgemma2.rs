@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use shieldgate_tests::Gate;
 use shieldgate_tests::hub::{Deed, Hub, MODEL};
+use shieldgate_tests::{Collector, Gate};
 use tempfile::TempDir;
 
 const POLICIES: [&str; 3] = ["dangerous", "sexual", "violence"];
@@ -29,8 +29,14 @@ fn checkpoint() -> TempDir {
 #[tokio::test]
 async fn the_shipped_policies_are_judged_as_transformers_does() {
     let folder = checkpoint();
-    let gate = Gate::with().model(&folder.path().join("shieldgemma2")).start().await;
+    let collector = Collector::start().await;
+    let gate = Gate::with().model(&folder.path().join("shieldgemma2"));
+    let mut gate = gate.env("SHIELDGATE_OTLP_ENDPOINT", collector.endpoint()).start().await;
     judges_like_transformers(&gate, "a").await;
+    assert_eq!(gate.stop().await, Some(0));
+    for stage in ["vision", "prefix", "policies"] {
+        assert!(collector.got("/v1/traces", stage.as_bytes()), "no span `{stage}`");
+    }
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ enum ServeError {
     NoJudges,
 }
 
-pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
+pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
     // First, so that a taken port is said before anything is made.
     let bind = |address| TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source });
     let listeners = Listeners {
@@ -76,7 +76,8 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
         }
     };
     let decoders = or_cores(config.gate.decoders);
-    let served = serve(&config, listeners, &runtime, judges, &connected, decoders, &mut signals).await;
+    let served =
+        serve(&config, (listeners, metrics), &runtime, judges, &connected, decoders, &mut signals).await;
     // Postgres last of all.
     connected.close().await;
     served?;
@@ -92,7 +93,7 @@ struct Listeners {
 
 async fn serve(
     config: &Serve,
-    listeners: Listeners,
+    (listeners, metrics): (Listeners, Arc<Metrics>),
     runtime: &Arc<Runtime>,
     judges: Vec<Box<dyn Judge>>,
     connected: &Connected,
@@ -146,7 +147,8 @@ async fn serve(
     };
     let housekeeping = Housekeeping::start(store.clone(), originals.clone());
     let moderator = Moderator::new(store, Arc::clone(&scheduler), policies, originals, moderate_config);
-    let state = web::Data::new(http::State::new(moderator, Metrics::new()?, &http_config));
+    let state = web::Data::new(http::State::new(moderator, metrics, &http_config));
+    let observed = tokio::spawn(http::observe(state.clone()));
     let metrics =
         listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;
     let metrics = metrics.map(|server| (server.handle(), tokio::spawn(server)));
@@ -167,6 +169,7 @@ async fn serve(
         scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
         state.give_back().await;
+        observed.abort();
         if let Some((metrics, _)) = &metrics {
             metrics.stop(false).await;
         }

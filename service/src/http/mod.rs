@@ -20,6 +20,7 @@ mod unrouted;
 mod verdicts;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::time::OffsetDateTime;
@@ -45,6 +46,9 @@ const JSON_BYTES_MAX: usize = 128 * 1024;
 
 /// How long a client may take for its request line and headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Within a collector's usual minute.
+const OBSERVED_EVERY: Duration = Duration::from_secs(10);
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
@@ -73,7 +77,7 @@ pub struct HttpConfig {
 /// What every handler may use.
 pub struct State {
     moderator: Moderator,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     bodies: Bodies,
     limits: Limits,
     in_flight: Semaphore,
@@ -85,7 +89,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(moderator: Moderator, metrics: Metrics, config: &HttpConfig) -> Self {
+    pub fn new(moderator: Moderator, metrics: Arc<Metrics>, config: &HttpConfig) -> Self {
         Self {
             moderator,
             metrics,
@@ -99,9 +103,26 @@ impl State {
         }
     }
 
+    /// What can only be looked at: connections, queues.
+    fn observe(&self) {
+        let (open, idle) = self.moderator.store.connections();
+        self.metrics.connections(open, idle);
+        for seat in self.moderator.scheduler.seats() {
+            self.metrics.judge(&seat);
+        }
+    }
+
     /// What this process took of others' share and did not use.
     pub async fn give_back(&self) {
         self.limits.give_back(&self.moderator.store).await;
+    }
+}
+
+/// Keeps the gauges fresh for a collector, which nobody asks for; ends when it is aborted.
+pub async fn observe(state: web::Data<State>) {
+    loop {
+        state.observe();
+        tokio::time::sleep(OBSERVED_EVERY).await;
     }
 }
 

@@ -218,7 +218,8 @@ impl Moderator {
             .map_err(|_| ModerateError::DecoderGone)?;
         let (original, limits) = (submission.original.clone(), self.config.limits);
         // The permits go with the work, which goes on where the client has left.
-        let decode = move || (media::look(original.as_ref(), &limits), permits);
+        let span = tracing::info_span!("decode", bytes = original.as_ref().len());
+        let decode = move || span.in_scope(|| (media::look(original.as_ref(), &limits), permits));
         let (looked, permits) =
             tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
         let mut looked = looked?;
@@ -255,10 +256,10 @@ impl Moderator {
             height: looked.height,
             bytes: submission.original.as_ref().len() as u64,
             frames_total: looked.frames_total,
-            frames_scored: u32::from(scored),
+            frames_scored: if scored { looked.frames_scored } else { 0 },
             trailing_bytes: looked.trailing_bytes,
         };
-        let (action, raised) = decide::conclude(&policies, &content, FRAMES_LOOKED_AT);
+        let (action, raised) = decide::conclude(&policies, &content, looked.frames_scored);
         Verdict {
             id: Uuid::now_v7(),
             status: Status::Done,
@@ -306,9 +307,6 @@ impl Moderator {
         ModerateError::Busy { refused, retry_after: self.scheduler.expected_wait(lane) }
     }
 }
-
-/// The first frame of an animation, until every frame is.
-const FRAMES_LOOKED_AT: u32 = 1;
 
 /// Granularity of the pictures' budget.
 const UNIT_BYTES: u64 = 64 * 1024;

@@ -60,6 +60,9 @@ async fn the_bulk_lane_answers_as_the_other_does() {
     let lane = |lane: &str| Upload { query: Some(format!("lane={lane}")), ..Upload::from(&bytes) };
     let bulk = caller.upload(lane("bulk")).await;
     let interactive = caller.upload(lane("interactive")).await;
-    assert_eq!(bulk.expect(200)["policies"][0]["probability"], interactive.expect(200)["policies"][0]["probability"]);
+    assert_eq!(
+        bulk.expect(200)["policies"][0]["probability"],
+        interactive.expect(200)["policies"][0]["probability"]
+    );
     caller.upload(lane("express")).await.refused(400, "query_invalid");
 }

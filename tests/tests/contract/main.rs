@@ -18,4 +18,5 @@ mod pictures;
 mod policies;
 mod recall;
 mod start;
+mod telemetry;
 mod verdicts;
