@@ -8,12 +8,14 @@ use time::OffsetDateTime;
 
 use super::decide::{self, Answered, Undecided};
 use super::{ModerateError, Moderator, Submission};
+use crate::media;
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::{Refused, Scored, Views};
 use crate::store;
+use crate::store::contents;
 use crate::store::judgements::{self, Judgement};
 use crate::store::overrides::Override;
-use crate::verdict::{ComputedOn, PolicyAnswer, PolicyNotRun, Worst};
+use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun, Worst};
 
 /// Who decides which policy: an override, judges, or nobody.
 pub(super) struct Plan<'a> {
@@ -58,15 +60,25 @@ pub(super) struct Found {
 
 pub(super) type Findings = HashMap<(String, store::Sha256), Found>;
 
+/// What was on record, and what was not.
+#[derive(Default)]
+pub(super) struct Recalled<'p> {
+    pub(super) findings: Findings,
+    /// By judge, what must be asked.
+    missing: HashMap<&'p str, Vec<Question>>,
+    /// What is in the bytes; only where nothing must be asked, so that nobody need look at them.
+    pub(super) facts: Option<Facts>,
+}
+
 impl Moderator {
-    pub(super) async fn recall_or_judge(
+    /// Those that this project had made itself; and, where nothing is left to ask, what is in the bytes.
+    pub(super) async fn recall<'p>(
         &self,
         submission: &Submission,
         sha256: &store::Sha256,
-        plan: &Plan<'_>,
-        views: Arc<Views>,
-    ) -> Result<Findings, ModerateError> {
-        let mut findings = Findings::new();
+        plan: &'p Plan<'_>,
+    ) -> Result<Recalled<'p>, ModerateError> {
+        let mut recalled = Recalled::default();
         let wanted: Vec<(&str, store::Sha256, &Question)> = plan
             .asked
             .iter()
@@ -77,31 +89,51 @@ impl Moderator {
             })
             .collect();
         if wanted.is_empty() {
-            return Ok(findings);
+            return Ok(recalled);
         }
-        let pairs: Vec<_> =
+        let mut pairs: Vec<_> =
             wanted.iter().map(|(_, digest, question)| (*digest, *question.hash.as_bytes())).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
         let recall = async |conn: &mut store::PgConnection| {
-            judgements::recall(conn, &submission.project, sha256, &pairs).await
+            let on_record = judgements::recall(conn, &submission.project, sha256, &pairs).await?;
+            let facts = if on_record.len() == pairs.len() {
+                contents::facts(conn, sha256, media::PIPELINE_VERSION).await?
+            } else {
+                None
+            };
+            Ok((on_record, facts))
         };
-        let on_record = self.store.read(recall).await?;
-        let mut missing: HashMap<&str, Vec<Question>> = HashMap::new();
+        let (on_record, facts) = self.store.read(recall).await?;
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();
             let found = on_record.iter().find(|j| j.judge_digest == digest && j.question_hash == hash);
             match found.and_then(|judgement| Some((scored(judgement)?, self.elsewhere(judgement)))) {
                 Some((scored, computed_on)) => {
                     let found = Found { result: Ok(scored), recalled: true, computed_on };
-                    findings.insert((name.to_owned(), hash), found);
+                    recalled.findings.insert((name.to_owned(), hash), found);
                 }
                 None => {
-                    let questions = missing.entry(name).or_default();
+                    let questions = recalled.missing.entry(name).or_default();
                     if !questions.iter().any(|other| other.hash == question.hash) {
                         questions.push(question.clone());
                     }
                 }
             }
         }
+        // Limits may have become narrower since.
+        recalled.facts = facts.filter(|facts| self.admits(&facts.content) && recalled.missing.is_empty());
+        Ok(recalled)
+    }
+
+    /// Asks what was not on record.
+    pub(super) async fn judge(
+        &self,
+        submission: &Submission,
+        recalled: Recalled<'_>,
+        views: Arc<Views>,
+    ) -> Result<Findings, ModerateError> {
+        let Recalled { mut findings, missing, .. } = recalled;
         let asking = missing.into_iter().map(|(name, questions)| {
             let views = Arc::clone(&views);
             async move {

@@ -3,8 +3,9 @@
 //!
 //! 1. *identify*: hash the bytes, bind id and time.
 //! 2. *admit*: one look at the store for a replay, overrides and whether the policies at hand are stale.
-//! 3. *look*: decode within the limits, off the async threads; what will be scanned is stated.
-//! 4. *recall or judge*: judgements on record are taken, the rest is asked, one job a judge.
+//! 3. *recall*: judgements on record are taken; where none is missing, nobody need look at the bytes.
+//! 4. *look and judge*: decode within the limits, off the async threads; what will be scanned is stated;
+//!    what was not on record is asked, one job a judge.
 //! 5. *decide*: pure ([`decide`]); failures meet `on_error` there and nowhere else.
 //! 6. *keep*: the original is stored before the verdict commits, if it is to be kept at all.
 //! 7. *record*: one transaction ([`record`]); Postgres away → an error, never a verdict.
@@ -32,7 +33,9 @@ use crate::store::idempotency::Recorded;
 use crate::store::verdicts::Provenance;
 use crate::store::{self, Store, admission, verdicts};
 use crate::timestamp;
-use crate::verdict::{Action, Content, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict};
+use crate::verdict::{
+    Action, Content, ErrorNote, Facts, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict,
+};
 
 pub mod decide;
 mod error;
@@ -140,8 +143,14 @@ impl Moderator {
             return Err(ModerateError::NothingJudged { reasons: plan.reasons() });
         }
 
-        let (looked, views) = self.look(&submission).await?;
-        let findings = self.recall_or_judge(&submission, &sha256, &plan, views).await?;
+        let mut recalled = self.recall(&submission, &sha256, &plan).await?;
+        let (facts, findings, looked) = match recalled.facts.take() {
+            Some(facts) => (facts, recalled.findings, false),
+            None => {
+                let (facts, views) = self.look(&submission, &sha256).await?;
+                (facts, self.judge(&submission, recalled, views).await?, true)
+            }
+        };
         let judged = self.decide(&plan, &findings);
         let answers = match judged {
             Ok(answers) => answers,
@@ -152,7 +161,7 @@ impl Moderator {
             }
         };
 
-        let verdict = self.conclude(&submission, &sha256, &looked, answers, plan.not_run.clone(), now);
+        let verdict = self.conclude(&submission, &facts, answers, plan.not_run.clone(), now);
         let requested: Vec<String> = selected.iter().map(|active| active.policy.id.clone()).collect();
         decide::check(&verdict, &requested)?;
         let kept = self.keep(&submission, &sha256, verdict.action, now).await?;
@@ -161,6 +170,7 @@ impl Moderator {
             requested,
             sha256,
             kept,
+            facts: looked.then_some(facts),
             judgements: self.fresh(&findings, now),
             provenance: Provenance {
                 key_id: submission.key_id,
@@ -202,8 +212,19 @@ impl Moderator {
         verdict.ok_or(ModerateError::IdempotencyConflict)
     }
 
+    /// Whether it would be taken in today; the bytes themselves were held against the limits by now.
+    fn admits(&self, content: &Content) -> bool {
+        let limits = &self.config.limits;
+        u64::from(content.width) * u64::from(content.height) <= limits.pixels_max
+            && content.bytes <= limits.bytes_max
+    }
+
     /// What was found, and the pictures apart from it.
-    async fn look(&self, submission: &Submission) -> Result<(Looked, Arc<Views>), ModerateError> {
+    async fn look(
+        &self,
+        submission: &Submission,
+        sha256: &store::Sha256,
+    ) -> Result<(Facts, Arc<Views>), ModerateError> {
         let deadline = submission.deadline.into();
         let permits = async {
             let bulk = match submission.lane {
@@ -233,14 +254,14 @@ impl Moderator {
             .map_err(|_| self.busy(submission.lane, Refused::Deadline))?
             .map_err(|_| ModerateError::DecoderGone)?;
         drop(permits);
-        Ok((looked, Arc::new(Views { views, memory: Some(memory) })))
+        let facts = facts(&looked, sha256, submission.original.as_ref().len());
+        Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
     }
 
     fn conclude(
         &self,
         submission: &Submission,
-        sha256: &store::Sha256,
-        looked: &Looked,
+        facts: &Facts,
         policies: Vec<PolicyAnswer>,
         policies_not_run: Vec<PolicyNotRun>,
         now: OffsetDateTime,
@@ -248,18 +269,11 @@ impl Moderator {
         let asked = policies.iter().any(|policy| policy.outcome != Outcome::Override);
         let mut judges = policies.iter().flat_map(|policy| &policy.judges);
         let scored = judges.any(|judge| judge.probability.is_some());
-        let content = Content {
-            sha256: hex(sha256),
-            pdq: None,
-            media_type: looked.media_type.to_owned(),
-            width: looked.width,
-            height: looked.height,
-            bytes: submission.original.as_ref().len() as u64,
-            frames_total: looked.frames_total,
-            frames_scored: if scored { looked.frames_scored } else { 0 },
-            trailing_bytes: looked.trailing_bytes,
-        };
-        let (action, raised) = decide::conclude(&policies, &content, looked.frames_scored);
+        let (action, raised) = decide::conclude(&policies, facts);
+        let mut content = facts.content.clone();
+        if !scored {
+            content.frames_scored = 0;
+        }
         Verdict {
             id: Uuid::now_v7(),
             status: Status::Done,
@@ -306,6 +320,26 @@ impl Moderator {
     fn busy(&self, lane: Lane, refused: Refused) -> ModerateError {
         ModerateError::Busy { refused, retry_after: self.scheduler.expected_wait(lane) }
     }
+}
+
+fn facts(looked: &Looked, sha256: &store::Sha256, bytes: usize) -> Facts {
+    let several = looked.frames_total > 1;
+    let content = Content {
+        sha256: hex(sha256),
+        pdq: looked.pdq.as_ref().map(ToString::to_string),
+        pdq_quality: looked.pdq.as_ref().map(|pdq| pdq.quality),
+        media_type: looked.media_type.to_owned(),
+        width: looked.width,
+        height: looked.height,
+        bytes: bytes as u64,
+        frames_total: looked.frames_total,
+        frames_scored: looked.frames_scored,
+        frames_distinct: looked.frames_distinct.filter(|_| several),
+        trailing_bytes: looked.trailing_bytes,
+    };
+    let note =
+        |doubt: &media::Doubt| ErrorNote { code: doubt.code.to_owned(), message: doubt.message.to_owned() };
+    Facts { content, doubts: looked.doubts.iter().map(note).collect() }
 }
 
 /// Granularity of the pictures' budget.

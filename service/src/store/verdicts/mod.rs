@@ -72,20 +72,23 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
              insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised)
+                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised,
+                                   frames_distinct, pdq_quality)
              select id, project, created_at, status, action, cached, submission_id, rescan_id,
                     source, reference, subject_hash, key_id, policy_generation,
                     sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                    trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json
+                    trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json,
+                    frames_distinct, pdq_quality
              from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::bool[],
                          $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::bytea[], $12::uuid[],
                          $13::bigint[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[], $18::bigint[],
                          $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[],
-                         $25::text[], $26::text[], $27::text[])
+                         $25::text[], $26::text[], $27::text[], $44::bigint[], $45::smallint[])
                   u (id, project, created_at, status, action, cached, submission_id, rescan_id,
                      source, reference, subject_hash, key_id, policy_generation,
                      sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                     trailing_bytes, metadata, policies_not_run, runtime, device, raised))
+                     trailing_bytes, metadata, policies_not_run, runtime, device, raised,
+                     frames_distinct, pdq_quality))
          insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
                                        probability, review, block, decided_by, error_code, error_message,
                                        override_id, judges, judges_not_run)
@@ -145,6 +148,8 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
             .map(|(.., a)| text("judges_not_run", &a.judges_not_run))
             .collect::<Result<Vec<_>>>()?,
     )
+    .bind(each(verdicts, |(v, _)| v.content.frames_distinct.map(i64::from)))
+    .bind(each(verdicts, |(v, _)| v.content.pdq_quality.map(i16::from)))
     .execute(conn)
     .await?;
     Ok(())
