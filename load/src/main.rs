@@ -54,6 +54,8 @@ async fn main() -> Result<()> {
     }
     ensure!(!pictures.is_empty(), "name at least one picture");
 
+    // reqwest wants one even without TLS, where another crate of the workspace asks for TLS.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).no_proxy().build()?;
     let (began, gap) = (Instant::now(), Duration::from_secs_f64(1.0 / load.rate));
     let (mut open, mut outcomes, mut sent, mut skipped) = (JoinSet::new(), Vec::new(), 0_u32, 0_u32);

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tempfile::TempDir;
 
 use crate::binary::{Done, shieldgate};
-use crate::caller::Caller;
+use crate::caller::{Caller, client};
 use crate::openapi::Api;
 use crate::process::{self, Postmaster};
 use crate::record;
@@ -54,11 +54,7 @@ impl Gate {
     }
 
     pub(crate) async fn new(setup: Setup, home: Home, running: Running) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(60))
-            .build()
-            .expect("a client without TLS");
+        let client = client(Duration::from_secs(60));
         let address = running.address.clone();
         let document = client.get(format!("http://{address}/openapi.json")).send().await.expect("it answers");
         let api = Arc::new(Api::new(document.json().await.expect("the document is JSON")));

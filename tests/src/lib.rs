@@ -29,6 +29,7 @@ mod setup;
 mod template;
 
 pub mod hostile;
+pub mod hub;
 pub mod mutate;
 pub mod openapi;
 pub mod raw;

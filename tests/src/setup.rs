@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::binary::{command, shieldgate};
+use crate::caller::client;
 use crate::gate::{Gate, Home};
 use crate::process::{self, Postmaster};
 use crate::template;
@@ -164,8 +165,7 @@ impl Setup {
         let mut child = command.spawn().expect("the binary starts");
 
         let until = Instant::now() + PATIENCE;
-        let client =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client");
+        let client = client(Duration::from_secs(5));
         loop {
             let text = read_from(&log, before);
             if let Some(address) = served_on(&text)

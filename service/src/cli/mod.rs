@@ -7,6 +7,7 @@ mod migrate;
 mod models;
 mod output;
 mod policies;
+mod progress;
 mod serve;
 mod signals;
 
@@ -152,7 +153,7 @@ impl Command {
     async fn run(self, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
         match self {
             Self::Serve(config) => serve::run(config, metrics).await,
-            Self::Models(models) => models.run(),
+            Self::Models(models) => models.run().await,
             Self::Policies(policies) => policies.run().await,
             Self::Keys(keys) => keys.run().await,
             Self::Doctor(doctor) => doctor.run().await,

@@ -22,6 +22,8 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::tls;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("`{endpoint}` is no OTLP endpoint\n  hint: http://collector:4318, without `/v1/traces`")]
@@ -46,6 +48,7 @@ impl Export {
         if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
             return Err(ExportError::Endpoint { endpoint });
         }
+        tls::install_provider();
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let mut resource = Resource::builder().with_attribute(version);
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
