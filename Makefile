@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 export CARGO
 
-.PHONY: help run build test check fmt clean assets tools
+.PHONY: help run build test mutate check fmt clean assets tools
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,6 +24,11 @@ build: assets ## fetch ONNX Runtime, Postgres and the models; build target/relea
 test: build ## all tests, against throw-away Postgres clusters
 	$(CARGO) test --release --locked --workspace --no-run
 	@exec "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked --workspace
+
+mutate: build ## five thousand broken pictures over HTTP, and a million through the decoders
+	$(CARGO) test --release --locked --workspace --no-run
+	SHIELDGATE_MUTATIONS=5000 "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked -p shieldgate-tests --test faults mutated -- --nocapture
+	SHIELDGATE_MUTATIONS=1000000 $(CARGO) test --release --locked -p shieldgate --test media mutated -- --nocapture
 
 check: ## formatting, lints, licences
 	$(CARGO) fmt --all --check

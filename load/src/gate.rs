@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::client;
+
 /// The first start makes a database and loads the judges.
 const START_PATIENCE: Duration = Duration::from_secs(180);
 /// Longer than the service's own grace.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 const LOG_LINES: usize = 20;
 
@@ -104,7 +107,7 @@ fn command(binary: &Path, folder: &Path) -> Command {
 
 /// Where it serves, once it says that it is ready.
 async fn ready(process: &mut Process, log: &Path) -> Result<String> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let client = client::client(PROBE_PATIENCE)?;
     let until = Instant::now() + START_PATIENCE;
     loop {
         let text = std::fs::read_to_string(log).unwrap_or_default();

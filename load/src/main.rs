@@ -3,6 +3,7 @@
 mod arrivals;
 mod bench;
 mod callers;
+mod client;
 mod cpu;
 mod gate;
 mod machine;

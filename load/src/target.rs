@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::client;
 use crate::gate::Gate;
 use crate::metrics::JudgeNow;
 use crate::options::{Against, OwnGate};
@@ -82,7 +83,7 @@ impl Target {
     }
 
     fn new(base: String, key: String, own: Option<Gate>) -> Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let client = client::client(PATIENCE)?;
         Ok(Self { base, key, own, client })
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Deserialize;
 
+use crate::client;
+
 /// Longer than the gate's own deadline for a submission.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -122,7 +124,7 @@ pub(crate) struct Uploader {
 
 impl Uploader {
     pub(crate) fn new(base: &str, key: &str) -> Result<Self> {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let client = client::client(PATIENCE)?;
         Ok(Self {
             client,
             interactive: format!("{base}/v1/images"),

@@ -1,6 +1,7 @@
-"""Makes two tiny random ShieldGemma 2 checkpoints and the values that transformers computes with them.
+"""Makes three tiny random ShieldGemma 2 checkpoints and the values that transformers computes with them.
 
-Everything comes from seeds, so a second run writes the same files. See README.md.
+Everything comes from seeds, so a second run writes the same files; `make_shieldgemma2.py c` writes one of
+them only. See README.md.
 """
 
 import json
@@ -92,7 +93,7 @@ def config_of(name, tokenizer):
         pad_token_id=0, eos_token_id=1, bos_token_id=2,
     )
     vision = dict(num_channels=3, patch_size=14, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, vision_use_head=False)
-    if name == "a":
+    if name in ("a", "c"):
         # Two whole local/global cycles and one layer more; every prompt is longer than the window.
         text |= dict(
             hidden_size=32, intermediate_size=64, num_hidden_layers=13, num_attention_heads=4, num_key_value_heads=2,
@@ -154,13 +155,36 @@ def randomise(model, seed):
 def save_checkpoint(name, folder, model, processor, dtype):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model.to(dtype).save_pretrained(folder)
+    # `c` in shards as transformers cuts them.
+    model.to(dtype).save_pretrained(folder, max_shard_size="120KB" if name == "c" else "5GB")
     processor.save_pretrained(folder)
     if name == "b":
         older_layout(folder)
+    if name == "c":
+        mix_storage(folder)
     for path in folder.iterdir():
         if path.suffix == ".json":
             path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+def mix_storage(folder):
+    """Norms as single precision, the picture's side in half precision: what fine-tuning tools leave behind."""
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2, shards
+    total = 0
+    for shard in shards:
+        state = load_file(shard)
+        for key, value in state.items():
+            if "norm" in key:
+                state[key] = value.to(torch.float32)
+            elif "vision_tower" in key:
+                state[key] = value.to(torch.float16)
+            total += state[key].numel() * state[key].element_size()
+        save_file(state, shard, metadata={"format": "pt"})
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["metadata"]["total_size"] = total
+    path.write_text(json.dumps(index))
 
 
 def older_layout(folder):
@@ -266,10 +290,12 @@ def golden_of(name, folder, pictures):
             outputs = model(**inputs)
             together.append({"order": order, "probabilities": outputs.probabilities[:, 0].tolist()})
         golden["runs"].append({"picture": picture, "alone": alone, "together": together})
-    # The normalised values themselves once; the others follow from their levels.
-    arrays[f"{picture}.pixel_values"] = pixels[0].contiguous()
     (OUT / name / "golden.json").write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n")
-    save_file(arrays, OUT / name / "golden.safetensors")
+    # `c` differs from `a` in how numbers are stored, which pictures do not see.
+    if name != "c":
+        # The normalised values themselves once; the others follow from their levels.
+        arrays[f"{picture}.pixel_values"] = pixels[0].contiguous()
+        save_file(arrays, OUT / name / "golden.safetensors")
     report(name, golden)
 
 
@@ -291,7 +317,9 @@ def main():
     # One thread: sums in one order, so that a second run gives the same bits.
     torch.set_num_threads(1)
     pictures = make_pictures(OUT / "pictures")
-    for name, seed, dtype in [("a", 11, torch.float32), ("b", 12, torch.bfloat16)]:
+    for name, seed, dtype in [("a", 11, torch.float32), ("b", 12, torch.bfloat16), ("c", 11, torch.bfloat16)]:
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         tokenizer = make_tokenizer()
         config = config_of(name, tokenizer)
         side = config.vision_config.image_size

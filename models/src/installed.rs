@@ -115,6 +115,12 @@ pub struct Installed {
 impl Installed {
     /// Checks the folder whole. The name is `name`, else what the folder calls itself, else its file name.
     pub fn check(folder: &Path, name: Option<&str>) -> Result<Self, ModelError> {
+        Self::check_or(folder, name, None)
+    }
+
+    /// [`Self::check`] for a folder whose file name says nothing, as a commit's in a Hub cache: `otherwise`
+    /// stands for it.
+    pub fn check_or(folder: &Path, name: Option<&str>, otherwise: Option<&str>) -> Result<Self, ModelError> {
         let folder = folder
             .canonicalize()
             .map_err(|source| ModelError::Read { path: folder.to_path_buf(), source })?;
@@ -127,6 +133,7 @@ impl Installed {
         let name = name
             .map(str::to_owned)
             .or(checked.name)
+            .or_else(|| otherwise.map(str::to_owned))
             .or_else(|| folder.file_name().map(|name| name.to_string_lossy().into_owned()))
             .unwrap_or_default();
         if !is_name(&name) {

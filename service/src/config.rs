@@ -77,6 +77,10 @@ pub struct Gate {
     /// Address for `/metrics` (and `/healthz`, `/readyz`) alone; beside the API where absent.
     #[arg(long, env)]
     pub metrics_listen: Option<SocketAddr>,
+    /// OpenTelemetry collector to send traces, metrics and logs to (OTLP over HTTP), as
+    /// `http://collector:4318`; `OTEL_EXPORTER_OTLP_ENDPOINT` is read as well.
+    #[arg(long, env)]
+    pub otlp_endpoint: Option<String>,
     /// Where models run: `auto`, `cpu`, `cuda:N`. A device that is named and absent stops the start.
     #[arg(long, env, default_value = "auto")]
     pub device: DeviceChoice,
@@ -86,6 +90,9 @@ pub struct Gate {
     /// Serve demo judges also on an address that is not loopback.
     #[arg(long, env)]
     pub allow_demo: bool,
+    /// Leave out the demo judges that come with the build.
+    #[arg(long, env)]
+    pub without_demo: bool,
     /// Largest upload, in bytes.
     #[arg(long, env, default_value = "20971520")]
     pub body_bytes_max: u64,
@@ -206,6 +213,12 @@ fn similar(suggestion: Option<&str>) -> String {
     suggestion.map(|key| format!("; is `{key}` meant?")).unwrap_or_default()
 }
 
+/// Variables that other programs go by, and the options of ours that they stand for.
+const USUAL: [(&str, &str); 2] = [
+    ("DATABASE_URL", "SHIELDGATE_DATABASE_URL"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "SHIELDGATE_OTLP_ENDPOINT"),
+];
+
 /// The environment with what the file says beneath it: the file's `listen` is `SHIELDGATE_LISTEN` where
 /// that is not set.
 pub fn environment(
@@ -213,11 +226,17 @@ pub fn environment(
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(OsString, OsString)>, FileError> {
     let mut env: BTreeMap<OsString, OsString> = env.collect();
-    // `DATABASE_URL` stands for the option as the environment has it; the file comes beneath.
+    // The usual variables stand for the options as the environment has them; the file comes beneath.
     // Set but empty, as compose files write it, means not set.
-    env.retain(|name, value| !(value.is_empty() && name.to_string_lossy().ends_with("DATABASE_URL")));
-    if let Some(url) = env.get(&OsString::from("DATABASE_URL")).cloned() {
-        env.entry("SHIELDGATE_DATABASE_URL".into()).or_insert(url);
+    let ours_or_usual = |name: &OsString| USUAL.iter().any(|(usual, ours)| name == usual || name == ours);
+    env.retain(|name, value| {
+        let owner = name == "SHIELDGATE_OWNER_DATABASE_URL";
+        !(value.is_empty() && (owner || ours_or_usual(name)))
+    });
+    for (usual, ours) in USUAL {
+        if let Some(value) = env.get(&OsString::from(usual)).cloned() {
+            env.entry(ours.into()).or_insert(value);
+        }
     }
     let Some(path) = file(args, &env) else { return Ok(env.into_iter().collect()) };
     let text =

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::media::keep::Keep;
-use crate::store::{Store, contents, idempotency, partitions};
+use crate::store::{Store, contents, idempotency, partitions, quotas};
 use crate::timestamp;
 
 /// Often enough that nothing piles up, seldom enough that nobody notices.
@@ -67,6 +67,8 @@ async fn turn(store: &Store, originals: &Keep) -> Result<(), Box<dyn std::error:
     let mut conn = store.acquire().await?;
     partitions(&mut conn).await;
     while idempotency::sweep(&mut conn, now, limit).await? == u64::try_from(BATCH)? {}
+    // Yesterday's may still be given back to.
+    quotas::sweep(&mut conn, (now - time::Duration::days(2)).date()).await?;
     loop {
         let expired = contents::expired(&mut conn, now, limit).await?;
         for (sha256, _) in &expired {

@@ -70,7 +70,7 @@ pub enum Background {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorNote {
     /// Machine-readable, stable: `judge_failed`, `judge_timed_out`, `judge_not_a_probability`,
-    /// `frames_unscored`.
+    /// `frames_unscored`, `colour_unproven`, `transparency_unproven`.
     pub code: String,
     pub message: String,
 }
@@ -136,19 +136,37 @@ pub struct PolicyNotRun {
 pub struct Content {
     /// 64 hex digits.
     pub sha256: String,
-    /// PDQ perceptual hash, 64 hex digits; null until it is computed.
+    /// PDQ perceptual hash of the first frame, 64 hex digits.
     pub pdq: Option<String>,
+    /// 0 to 100; below 50 the hash says little, and nothing should be matched by it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pdq_quality: Option<u8>,
     /// By content, never by the header: `image/png`.
     pub media_type: String,
     /// Pixels, after orientation.
     pub width: u32,
     pub height: u32,
     pub bytes: u64,
+    /// Frames of an animation, pages of a document.
     pub frames_total: u32,
+    /// Those whose exact pixels a judge scored; several that look alike count each.
     pub frames_scored: u32,
+    /// Frames that differ from all before them; absent for still pictures, and where there were too many
+    /// to count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frames_distinct: Option<u32>,
     /// Bytes after the picture's end that no decoder looked at (Motion Photos); absent where none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trailing_bytes: Option<u64>,
+}
+
+/// What is known of bytes apart from any judge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// With as many frames scored as could be.
+    pub content: Content,
+    /// Why what was seen may not be what people will see.
+    pub doubts: Vec<ErrorNote>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -35,8 +35,8 @@ pub(crate) fn command(folder: &Path) -> Command {
     command.current_dir(folder).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        if name_text.starts_with("SHIELDGATE_") || name_text.starts_with("PG") || name_text == "DATABASE_URL"
-        {
+        let ours = ["SHIELDGATE_", "PG", "HF_"].iter().any(|prefix| name_text.starts_with(prefix));
+        if ours || ["DATABASE_URL", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME"].contains(&&*name_text) {
             command.env_remove(&name);
         }
     }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tempfile::TempDir;
 
 use crate::binary::{Done, shieldgate};
-use crate::caller::Caller;
+use crate::caller::{Caller, client};
 use crate::openapi::Api;
 use crate::process::{self, Postmaster};
 use crate::record;
@@ -54,11 +54,7 @@ impl Gate {
     }
 
     pub(crate) async fn new(setup: Setup, home: Home, running: Running) -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(60))
-            .build()
-            .expect("a client without TLS");
+        let client = client(Duration::from_secs(60));
         let address = running.address.clone();
         let document = client.get(format!("http://{address}/openapi.json")).send().await.expect("it answers");
         let api = Arc::new(Api::new(document.json().await.expect("the document is JSON")));
@@ -160,8 +156,17 @@ impl Gate {
 
     /// The service's largest resident memory so far, in bytes.
     pub fn memory_peak(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    /// The service's resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("our own child");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says so");
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
         kib * 1024
     }

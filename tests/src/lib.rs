@@ -21,6 +21,7 @@
 
 mod binary;
 mod caller;
+mod collector;
 mod gate;
 mod process;
 mod record;
@@ -28,11 +29,14 @@ mod setup;
 mod template;
 
 pub mod hostile;
+pub mod hub;
+pub mod mutate;
 pub mod openapi;
 pub mod raw;
 pub mod samples;
 
 pub use binary::{Done, binary, shieldgate, target_dir};
 pub use caller::{Answer, Caller, Upload, send, try_send};
+pub use collector::Collector;
 pub use gate::Gate;
 pub use setup::{Failed, Setup};

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use image::codecs::gif::GifEncoder;
-use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use image::{Delay, DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
 fn house() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -56,6 +56,38 @@ pub fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, format).expect("memory takes everything");
     bytes.into_inner()
+}
+
+/// An animation of one grey level a frame, each shown for so many milliseconds.
+pub fn gif_of(frames: &[(u8, u16)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new(&mut bytes);
+    for (level, ms) in frames {
+        let picture = RgbaImage::from_pixel(24, 16, Rgba([*level, *level, *level, 255]));
+        let shown = Delay::from_numer_denom_ms(u32::from(*ms), 1);
+        let frame = Frame::from_parts(picture, 0, 0, shown);
+        encoder.encode_frame(frame).expect("memory takes everything");
+    }
+    drop(encoder);
+    bytes
+}
+
+/// Every picture of the media tests, by name.
+pub fn all_media() -> Vec<(String, Vec<u8>)> {
+    let folder = house().join("service/tests/media");
+    let pictures = ["jpg", "png", "gif", "webp", "bmp", "tif"];
+    let mut all: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .expect("is committed")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|kind| pictures.iter().any(|known| kind == *known)))
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, std::fs::read(&path).expect("is readable"))
+        })
+        .collect();
+    all.sort();
+    assert!(all.len() > 20, "{}", all.len());
+    all
 }
 
 /// An animation of so many frames.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::binary::{command, shieldgate};
+use crate::caller::client;
 use crate::gate::{Gate, Home};
 use crate::process::{self, Postmaster};
 use crate::template;
@@ -26,6 +27,7 @@ pub struct Setup {
     models: Vec<PathBuf>,
     own_listen: bool,
     fresh: bool,
+    demo: bool,
 }
 
 /// A service that ended before it was ready.
@@ -77,6 +79,13 @@ impl Setup {
     #[must_use]
     pub fn policy(mut self, id: &str, yaml: &str) -> Self {
         self.policies.push((id.to_owned(), yaml.to_owned()));
+        self
+    }
+
+    /// With the demo judges that come with the build; without them a verdict rests on Open-NSFW alone.
+    #[must_use]
+    pub fn demo(mut self) -> Self {
+        self.demo = true;
         self
     }
 
@@ -148,13 +157,15 @@ impl Setup {
         if !self.own_listen || address.is_some() {
             command.args(["--listen", address.unwrap_or("127.0.0.1:0")]);
         }
+        if !self.demo {
+            command.arg("--without-demo");
+        }
         command.args(&self.flags).envs(self.env.iter().cloned());
         command.stdout(file.try_clone().expect("a second handle")).stderr(file);
         let mut child = command.spawn().expect("the binary starts");
 
         let until = Instant::now() + PATIENCE;
-        let client =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a client");
+        let client = client(Duration::from_secs(5));
         loop {
             let text = read_from(&log, before);
             if let Some(address) = served_on(&text)

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use shieldgate_tests::Gate;
+use shieldgate_tests::hub::{Deed, Hub, MODEL};
+use shieldgate_tests::{Collector, Gate};
 use tempfile::TempDir;
 
 const POLICIES: [&str; 3] = ["dangerous", "sexual", "violence"];
@@ -28,11 +29,50 @@ fn checkpoint() -> TempDir {
 #[tokio::test]
 async fn the_shipped_policies_are_judged_as_transformers_does() {
     let folder = checkpoint();
-    let gate = Gate::with().model(&folder.path().join("shieldgemma2")).start().await;
+    let collector = Collector::start().await;
+    let gate = Gate::with().model(&folder.path().join("shieldgemma2"));
+    let mut gate = gate.env("SHIELDGATE_OTLP_ENDPOINT", collector.endpoint()).start().await;
+    judges_like_transformers(&gate, "a").await;
+    assert_eq!(gate.stop().await, Some(0));
+    for stage in ["vision", "prefix", "policies"] {
+        assert!(collector.got("/v1/traces", stage.as_bytes()), "no span `{stage}`");
+    }
+}
+
+#[tokio::test]
+async fn a_model_of_the_hub_is_judged_where_its_cache_lies() {
+    let hub = Hub::start(&golden_folder().join("c/checkpoint"), |_| Deed::Well);
+    let cache = TempDir::new().expect("a folder");
+    let gate = Gate::with().env("HF_ENDPOINT", hub.endpoint()).env("HF_HOME", cache.path().display());
+    // No folder has this name, so it is asked for at the Hub; in the end it is called as its policies call it.
+    let gate = gate.env("NO_PROXY", "127.0.0.1").model(Path::new(MODEL)).start().await;
+    judges_like_transformers(&gate, "c").await;
+    let weights = |folder: &Path| {
+        let files = walk(folder).into_iter();
+        files.filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 50_000)).count()
+    };
+    assert_eq!((weights(cache.path()), weights(gate.data_dir())), (4, 0), "each shard lies there once");
+}
+
+/// Every file below a folder but links and what Postgres has.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("is readable") {
+        let (entry, kind) =
+            entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))).expect("is readable");
+        if kind.is_file() {
+            files.push(entry);
+        } else if kind.is_dir() && !entry.ends_with("postgres") {
+            files.extend(walk(&entry));
+        }
+    }
+    files
+}
+
+async fn judges_like_transformers(gate: &Gate, checkpoint: &str) {
     let caller = gate.caller(&gate.key("moderate,read"));
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(golden_folder().join("a/golden.json")).expect("is committed"))
-            .expect("is JSON");
+    let golden = std::fs::read(golden_folder().join(checkpoint).join("golden.json")).expect("is committed");
+    let golden: Value = serde_json::from_slice(&golden).expect("is JSON");
 
     for run in golden["runs"].as_array().expect("runs") {
         let picture = run["picture"].as_str().expect("a name");

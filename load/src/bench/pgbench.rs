@@ -139,6 +139,8 @@ pub(super) fn script(verdict: &Value, entry: &Value) -> Result<String> {
         ("height", literal(&content["height"])),
         ("frames_total", literal(&content["frames_total"])),
         ("frames_scored", literal(&content["frames_scored"])),
+        ("frames_distinct", literal(&content["frames_distinct"])),
+        ("pdq_quality", literal(&content["pdq_quality"])),
         ("trailing_bytes", literal(&content["trailing_bytes"])),
         ("project", literal(&verdict["project"])),
         ("status", literal(&verdict["status"])),

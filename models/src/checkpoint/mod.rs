@@ -43,10 +43,12 @@ pub enum CheckpointError {
     WrongShape { name: String, expected: Vec<usize>, actual: Vec<usize> },
     #[error("tensor `{name}` is stored as {dtype}; supported are F32, BF16 and F16")]
     WrongDtype { name: String, dtype: String },
-    #[error("tensors `{first}` and `{second}` are both `{name}`")]
-    AmbiguousTensor { name: String, first: String, second: String },
-    #[error("the shards lie in different folders (`{}`, `{}`); put them into one", first.display(), second.display())]
-    Scattered { first: PathBuf, second: PathBuf },
+    #[error("tensor `{name}` is there twice: as `{first}` in `{}` and as `{second}` in `{}`; remove the one that is not the checkpoint's", first_file.display(), second_file.display())]
+    TensorTwice { name: String, first: String, first_file: PathBuf, second: String, second_file: PathBuf },
+    #[error("`{}` names the shard `{}`, which is missing; download it again", index.display(), shard.display())]
+    ShardMissing { index: PathBuf, shard: PathBuf },
+    #[error("`{}` puts tensor `{name}` into `{expected}`, where it is not; index and shards are not of one checkpoint: download them again", index.display())]
+    TensorElsewhere { index: PathBuf, name: String, expected: String },
     #[error("`{}`: {reason}", path.display())]
     Tokenizer { path: PathBuf, reason: String },
     #[error("`{}`: the chat template can't be used: {reason}", path.display())]

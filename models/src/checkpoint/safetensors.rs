@@ -32,7 +32,7 @@ pub struct Tensor {
     pub name: String,
     pub storage: Storage,
     pub shape: Vec<usize>,
-    /// Real file name, below [`Weights::folder`].
+    /// The real file, relative to [`Weights::folder`].
     pub file: Arc<str>,
     /// From the start of the file, in bytes.
     pub offset: u64,
@@ -63,79 +63,88 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// One file of the checkpoint, its header read.
+struct Shard {
+    /// As the checkpoint's folder has it.
+    path: PathBuf,
+    real: PathBuf,
+    metadata: Metadata,
+    /// Where the data begin.
+    start: u64,
+}
+
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 impl Weights {
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let index_path = folder.join(INDEX);
-        let (mut files, shards) = match read_optional(&index_path)? {
-            Some(body) => {
-                let index: Index = json(&index_path, &body)?;
-                let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-                if let Some(bad) =
-                    shards.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref()))
-                {
-                    let expected = "names of files beside the index";
-                    return Err(CheckpointError::unsupported(&index_path, "weight_map", bad, expected));
-                }
-                (vec![PathBuf::from(INDEX)], shards.into_iter().collect())
-            }
-            None => (Vec::new(), vec![SINGLE.to_owned()]),
+        let Some(body) = read_optional(&index_path)? else {
+            let shard = Shard::read(folder.join(SINGLE))?.ok_or_else(|| CheckpointError::FileMissing {
+                path: folder.join(SINGLE),
+                needed_for: "the weights are read from it",
+            })?;
+            return Self::of(&[shard], vec![SINGLE.into()]);
         };
-        let mut weights = Self { folder: PathBuf::new(), files: Vec::new(), tensors: BTreeMap::new() };
-        for shard in shards {
-            weights.read_shard(&folder.join(&shard))?;
-            files.push(shard.into());
+        let index: Index = json(&index_path, &body)?;
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
+        let mut files = vec![PathBuf::from(INDEX)];
+        let mut shards = Vec::with_capacity(names.len());
+        for name in names {
+            if Path::new(name).file_name() != Some(name.as_ref()) {
+                let expected = "names of files beside the index";
+                return Err(CheckpointError::unsupported(&index_path, "weight_map", name, expected));
+            }
+            let path = folder.join(name);
+            let shard = Shard::read(path.clone())?
+                .ok_or_else(|| CheckpointError::ShardMissing { index: index_path.clone(), shard: path })?;
+            shards.push(shard);
+            files.push(name.into());
         }
-        weights.files = files;
+        let weights = Self::of(&shards, files)?;
+        for (name, expected) in index.weight_map {
+            let shard = shards.iter().find(|shard| shard.path.ends_with(&expected));
+            if shard.is_none_or(|shard| shard.metadata.info(&name).is_none()) {
+                return Err(CheckpointError::TensorElsewhere { index: index_path, name, expected });
+            }
+        }
         Ok(weights)
     }
 
-    fn read_shard(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let read = |source| CheckpointError::Read { path: path.to_path_buf(), source };
-        // ONNX Runtime refuses links that lead out of the folder, as in a Hub cache: so the real place counts.
-        let real = path.canonicalize().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => CheckpointError::FileMissing {
-                path: path.to_path_buf(),
-                needed_for: "the weights are read from it",
-            },
-            _ => read(source),
-        })?;
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name().and_then(|name| name.to_str()))
-        else {
-            let reason = "its real name is not UTF-8".to_owned();
-            return Err(CheckpointError::Header { path: path.to_path_buf(), reason });
-        };
-        if self.folder.as_os_str().is_empty() {
-            self.folder = parent.to_path_buf();
-        } else if self.folder != parent {
-            return Err(CheckpointError::Scattered {
-                first: self.folder.clone(),
-                second: parent.to_path_buf(),
-            });
-        }
-        let file: Arc<str> = name.into();
-        let (metadata, start) = header(path, &real)?;
-        for (name, info) in metadata.tensors() {
-            let (from, to) = info.data_offsets;
-            let found = Found {
-                shape: info.shape.clone(),
-                dtype: info.dtype,
-                name: name.clone(),
-                file: Arc::clone(&file),
-                offset: start + from as u64,
-                bytes: (to - from) as u64,
+    fn of(shards: &[Shard], files: Vec<PathBuf>) -> Result<Self, CheckpointError> {
+        let folder = common_folder(shards);
+        let mut tensors: BTreeMap<String, (Found, &Shard)> = BTreeMap::new();
+        for shard in shards {
+            let file: Arc<str> = match shard.real.strip_prefix(&folder).ok().and_then(Path::to_str) {
+                Some(file) => file.into(),
+                None => {
+                    let reason = "its real name is not UTF-8".to_owned();
+                    return Err(CheckpointError::Header { path: shard.path.clone(), reason });
+                }
             };
-            if let Some(other) = self.tensors.insert(plain_name(&name), found) {
-                return Err(CheckpointError::AmbiguousTensor {
-                    name: plain_name(&name),
-                    first: other.name,
-                    second: name,
-                });
+            for (name, info) in shard.metadata.tensors() {
+                let (from, to) = info.data_offsets;
+                let found = Found {
+                    shape: info.shape.clone(),
+                    dtype: info.dtype,
+                    name: name.clone(),
+                    file: Arc::clone(&file),
+                    offset: shard.start + from as u64,
+                    bytes: (to - from) as u64,
+                };
+                if let Some((other, other_shard)) = tensors.insert(plain_name(&name), (found, shard)) {
+                    return Err(CheckpointError::TensorTwice {
+                        name: plain_name(&name),
+                        first: other.name,
+                        first_file: other_shard.path.clone(),
+                        second: name,
+                        second_file: shard.path.clone(),
+                    });
+                }
             }
         }
-        Ok(())
+        let tensors = tensors.into_iter().map(|(name, (found, _))| (name, found)).collect();
+        Ok(Self { folder, files, tensors })
     }
 
     /// The real folder that [`Tensor::file`] is relative to.
@@ -181,6 +190,31 @@ impl Weights {
             bytes: found.bytes,
         })
     }
+}
+
+impl Shard {
+    /// None: there is no such file, or a link leads nowhere.
+    fn read(path: PathBuf) -> Result<Option<Self>, CheckpointError> {
+        // ONNX Runtime refuses links that lead out of the folder, as in a Hub cache: so the real place counts.
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CheckpointError::Read { path, source }),
+        };
+        let (metadata, start) = header(&path, &real)?;
+        Ok(Some(Self { path, real, metadata, start }))
+    }
+}
+
+/// The deepest real folder that holds every shard: a Hub cache may spread them over folders of its own.
+fn common_folder(shards: &[Shard]) -> PathBuf {
+    let mut parents = shards.iter().filter_map(|shard| shard.real.parent());
+    let Some(first) = parents.next() else { return PathBuf::new() };
+    parents
+        .fold(first, |common, parent| {
+            common.ancestors().find(|ancestor| parent.starts_with(ancestor)).unwrap_or(Path::new("/"))
+        })
+        .to_path_buf()
 }
 
 /// The header, its claims checked against the file's length, and where the data begin.

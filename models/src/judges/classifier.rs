@@ -231,6 +231,7 @@ impl Classifier {
 
     /// For each picture one probability a label.
     fn scores(&self, pictures: &[&Picture], stop: &Stop) -> Result<Vec<Vec<f32>>, Failure> {
+        let _span = tracing::info_span!("classify", pictures = pictures.len()).entered();
         let samples = self.samples_of(pictures);
         let (width, height) = (i64::from(self.manifest.input.width), i64::from(self.manifest.input.height));
         let count = pictures.len() as i64;

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use safetensors::SafeTensors;
-use shieldgate_models::installed::Installed;
+use shieldgate_models::checkpoint::CheckpointError;
+use shieldgate_models::installed::{Installed, ModelError};
 use shieldgate_models::{Failure, Stop, judges};
 
-use crate::golden::{TOLERANCE, folder, golden, picture, probability, question, runtime};
+use crate::golden::{CHECKPOINTS, TOLERANCE, folder, golden, picture, probability, question, runtime};
 
 /// A copy of a checkpoint, to be broken.
 fn copy(name: &str) -> Result<tempfile::TempDir> {
@@ -191,7 +192,6 @@ fn every_way_to_be_broken_has_its_own_error() -> Result<()> {
 
 #[test]
 fn another_architecture_is_named() -> Result<()> {
-    use shieldgate_models::checkpoint::CheckpointError;
     use shieldgate_models::checkpoint::config::Config;
     let folder = copy("a")?;
     let path = folder.path().join("config.json");
@@ -208,37 +208,114 @@ fn another_architecture_is_named() -> Result<()> {
     Ok(())
 }
 
+/// What a checkpoint of four shards answers once `damage` was done to it.
+fn refused(damage: impl FnOnce(&Path) -> Result<()>) -> Result<CheckpointError> {
+    let folder = copy("c")?;
+    damage(folder.path())?;
+    match Installed::check(folder.path(), Some("mine")) {
+        Err(ModelError::Checkpoint(error)) => Ok(error),
+        other => bail!("{other:?}"),
+    }
+}
+
 #[test]
-fn shards_of_an_index_must_be_there() -> Result<()> {
-    let folder = copy("b")?;
-    std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors"))?;
-    let error = Installed::check(folder.path(), Some("mine")).expect_err("a shard is missing").to_string();
-    assert!(error.contains("model-00002-of-00002.safetensors"), "{error}");
-    edit_json(&folder.path().join("model.safetensors.index.json"), |json| {
-        json["weight_map"]["model.x"] = "../../etc/passwd".into();
+fn shards_and_their_index_must_agree() -> Result<()> {
+    const SECOND: &str = "model-00002-of-00004.safetensors";
+    const THIRD: &str = "model-00003-of-00004.safetensors";
+    let index = |folder: &Path| folder.join("model.safetensors.index.json");
+    /// The name of one tensor of a shard.
+    fn tensor_of(shard: &Path) -> Result<String> {
+        let bytes = std::fs::read(shard)?;
+        let mut names = SafeTensors::read_metadata(&bytes)?.1.offset_keys();
+        names.sort();
+        names.pop().context("a tensor")
+    }
+
+    let error = refused(|folder| Ok(std::fs::remove_file(folder.join(SECOND))?))?;
+    assert!(matches!(&error, CheckpointError::ShardMissing { .. }), "{error}");
+    assert!(error.to_string().contains(SECOND) && error.to_string().contains("index.json"), "{error}");
+    // A Hub cache that lost a blob.
+    let error = refused(|folder| {
+        std::fs::remove_file(folder.join(SECOND))?;
+        Ok(std::os::unix::fs::symlink("../blobs/gone", folder.join(SECOND))?)
     })?;
-    let error = Installed::check(folder.path(), Some("mine")).expect_err("a path outside").to_string();
-    assert!(error.contains("weight_map"), "{error}");
+    assert!(matches!(&error, CheckpointError::ShardMissing { .. }), "{error}");
+
+    let error = refused(|folder| {
+        let bytes = std::fs::read(folder.join(SECOND))?;
+        Ok(std::fs::write(folder.join(SECOND), &bytes[..bytes.len() - 1])?)
+    })?;
+    assert!(matches!(&error, CheckpointError::Truncated { .. }), "{error}");
+    assert!(error.to_string().contains(SECOND), "{error}");
+
+    // One name in two shards: the same bytes twice, under another shard's name.
+    let error = refused(|folder| {
+        std::fs::copy(folder.join(SECOND), folder.join("twice.safetensors"))?;
+        edit_json(&index(folder), |json| json["weight_map"]["extra"] = "twice.safetensors".into())
+    })?;
+    assert!(matches!(&error, CheckpointError::TensorTwice { .. }), "{error}");
+    assert!(error.to_string().contains(SECOND) && error.to_string().contains("twice.safetensors"), "{error}");
+
+    // The index of another checkpoint: a tensor is in another shard than it says, or in none.
+    let error = refused(|folder| {
+        let name = tensor_of(&folder.join(SECOND))?;
+        edit_json(&index(folder), |json| json["weight_map"][name] = THIRD.into())
+    })?;
+    assert!(matches!(&error, CheckpointError::TensorElsewhere { .. }), "{error}");
+    assert!(error.to_string().contains(THIRD), "{error}");
+    let error = refused(|folder| edit_json(&index(folder), |json| json["weight_map"]["x"] = SECOND.into()))?;
+    assert!(matches!(&error, CheckpointError::TensorElsewhere { .. }), "{error}");
+
+    for outside in ["../../etc/passwd", "/etc/passwd", "..", "a/b.safetensors", ""] {
+        let error =
+            refused(|folder| edit_json(&index(folder), |json| json["weight_map"]["x"] = outside.into()))?;
+        assert!(matches!(&error, CheckpointError::Unsupported { key, .. } if key == "weight_map"), "{error}");
+    }
+    Ok(())
+}
+
+/// Every file a link out of the snapshot, as in a Hub cache; weights go to the folder that `place` names.
+fn linked(name: &str, root: &Path, place: impl Fn(usize) -> String) -> Result<std::path::PathBuf> {
+    let snapshot = root.join("snapshots/0000000000000000000000000000000000000000");
+    std::fs::create_dir_all(&snapshot)?;
+    for (at, entry) in std::fs::read_dir(folder().join(name).join("checkpoint"))?.enumerate() {
+        let path = entry?.path();
+        let blob = root.join(place(at));
+        std::fs::create_dir_all(blob.parent().context("a folder")?)?;
+        std::fs::copy(&path, &blob)?;
+        let link = Path::new("../..").join(place(at));
+        std::os::unix::fs::symlink(link, snapshot.join(path.file_name().context("a name")?))?;
+    }
+    Ok(snapshot)
+}
+
+#[test]
+fn a_checkpoint_is_read_where_a_hub_cache_has_it() -> Result<()> {
+    // `blobs/HASH`, and as newer Python tools share them between models: `blobs/HA/HASH`.
+    let layouts: [fn(usize) -> String; 2] =
+        [|at| format!("blobs/{at:064x}"), |at| format!("blobs/{at:02x}/{at:064x}")];
+    for name in CHECKPOINTS {
+        for place in layouts {
+            let root = tempfile::tempdir()?;
+            let snapshot = linked(name, root.path(), place)?;
+            let installed = Installed::check(&snapshot, Some("cached"))?;
+            let judge = judges::open(&runtime(), &installed, "test")?;
+            let golden = golden(name)?;
+            let run = golden.runs.first().context("a picture")?;
+            let question = question(&*judge, "short", &golden.policies["short"])?;
+            let p = probability(&judge.judge(&picture(&run.picture)?, &[question], &Stop::default())[0])?;
+            assert!((p - run.alone["short"].probability).abs() <= TOLERANCE, "{name}: {p}");
+        }
+    }
     Ok(())
 }
 
 #[test]
-fn the_record_covers_every_file_and_a_linked_checkpoint_opens() -> Result<()> {
-    // As a Hub cache lies: links to blobs in another folder.
-    let (blobs, snapshot) = (copy("b")?, tempfile::tempdir()?);
-    for entry in std::fs::read_dir(blobs.path())? {
-        let path = entry?.path();
-        std::os::unix::fs::symlink(&path, snapshot.path().join(path.file_name().context("a name")?))?;
-    }
-    let installed = Installed::check(snapshot.path(), Some("linked"))?;
+fn the_record_covers_every_file() -> Result<()> {
+    let whole = copy("b")?;
+    let installed = Installed::check(whole.path(), Some("linked"))?;
     let files: Vec<_> = installed.files.iter().map(|file| file.path.display().to_string()).collect();
-    assert_eq!(files.len(), std::fs::read_dir(blobs.path())?.count(), "{files:?}");
-    let judge = judges::open(&runtime(), &installed, "test")?;
-    let golden = golden("b")?;
-    let run = golden.runs.first().context("a picture")?;
-    let question = question(&*judge, "short", &golden.policies["short"])?;
-    let p = probability(&judge.judge(&picture(&run.picture)?, &[question], &Stop::default())[0])?;
-    assert!((p - run.alone["short"].probability).abs() <= TOLERANCE);
+    assert_eq!(files.len(), std::fs::read_dir(whole.path())?.count(), "{files:?}");
 
     // Any file that changes how pictures are judged changes the judge.
     for file in files {

@@ -11,7 +11,9 @@ use shieldgate_models::{Answer, Digest, Judge, JudgeCard, Picture, PolicyText, Q
 
 /// What the judge promises against transformers in fp32.
 pub(crate) const TOLERANCE: f32 = 1e-5;
-pub(crate) const CHECKPOINTS: [&str; 2] = ["a", "b"];
+pub(crate) const CHECKPOINTS: [&str; 3] = ["a", "b", "c"];
+/// Those with pixels and features of their own; `c` sees what `a` sees.
+pub(crate) const WITH_ARRAYS: [&str; 2] = ["a", "b"];
 
 #[derive(serde::Deserialize)]
 pub(crate) struct Golden {

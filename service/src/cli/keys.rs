@@ -48,6 +48,12 @@ struct Create {
     /// The project it belongs to.
     #[arg(long, env = "SHIELDGATE_PROJECT", default_value = "default")]
     project: Name,
+    /// Submissions a second, in each process; no limit where absent.
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Submissions a day (UTC), in all processes together; no limit where absent.
+    #[arg(long)]
+    daily_quota: Option<std::num::NonZeroU32>,
 }
 
 #[derive(Conf)]
@@ -85,6 +91,8 @@ struct Listed {
     name: String,
     prefix: String,
     scopes: Vec<String>,
+    rate_per_second: Option<f32>,
+    daily_quota: Option<u64>,
     #[serde(with = "timestamp")]
     created_at: time::OffsetDateTime,
     #[serde(with = "timestamp::option")]
@@ -157,6 +165,19 @@ impl FromStr for Scopes {
     }
 }
 
+/// Submissions a second.
+#[derive(Debug, Clone)]
+struct Rate(f32);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rate = text.parse::<f32>().ok().filter(|rate| (0.001..=1e6).contains(rate));
+        rate.map(Self).ok_or_else(|| format!("`{text}` is no rate: expected 0.001 to 1000000 a second"))
+    }
+}
+
 /// Names end up in logs, the audit log and addresses.
 #[derive(Debug, Clone)]
 struct Name(String);
@@ -187,6 +208,8 @@ async fn make(store: &Store, create: &Create) -> Result<(Uuid, String), Failed> 
         prefix: key.chars().take(KEY_PREFIX.len() + 6).collect(),
         hash: Sha256::digest(key.as_bytes()).into(),
         scopes: create.scopes.0.clone(),
+        rate_per_second: create.rate.as_ref().map(|rate| rate.0),
+        daily_quota: create.daily_quota.map(|quota| u64::from(quota.get())),
         created_at: timestamp::now(),
         revoked_at: None,
     };
@@ -226,7 +249,13 @@ fn entry(key: &ApiKey, act: &str) -> audit::Entry {
         act: act.to_owned(),
         target: Some(key.id.to_string()),
         hashes: json!({}),
-        detail: json!({"name": key.name, "prefix": key.prefix, "scopes": key.scopes}),
+        detail: json!({
+            "name": key.name,
+            "prefix": key.prefix,
+            "scopes": key.scopes,
+            "rate_per_second": key.rate_per_second,
+            "daily_quota": key.daily_quota,
+        }),
     }
 }
 
@@ -237,6 +266,8 @@ fn show(found: &[ApiKey], as_json: bool) -> Result<(), Failed> {
         name: key.name.clone(),
         prefix: key.prefix.clone(),
         scopes: key.scopes.clone(),
+        rate_per_second: key.rate_per_second,
+        daily_quota: key.daily_quota,
         created_at: key.created_at,
         revoked_at: key.revoked_at,
     });
@@ -246,16 +277,25 @@ fn show(found: &[ApiKey], as_json: bool) -> Result<(), Failed> {
     let rows: Vec<Vec<String>> = listed
         .map(|key| {
             let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+            let limits = limits(&key);
             vec![
                 key.id.to_string(),
                 key.project,
                 key.name,
                 format!("{}…", key.prefix),
                 key.scopes.join(","),
+                limits,
                 state.to_owned(),
             ]
         })
         .collect();
-    output::table(&["ID", "PROJECT", "NAME", "KEY", "SCOPES", "STATE"], &rows);
+    output::table(&["ID", "PROJECT", "NAME", "KEY", "SCOPES", "LIMITS", "STATE"], &rows);
     Ok(())
+}
+
+fn limits(key: &Listed) -> String {
+    let rate = key.rate_per_second.map(|rate| format!("{rate}/s"));
+    let quota = key.daily_quota.map(|quota| format!("{quota}/day"));
+    let limits: Vec<String> = rate.into_iter().chain(quota).collect();
+    if limits.is_empty() { "none".to_owned() } else { limits.join(", ") }
 }

@@ -7,16 +7,18 @@ mod migrate;
 mod models;
 mod output;
 mod policies;
+mod progress;
 mod serve;
 mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use conf::{Conf, Subcommands};
 
 use crate::config::{self, Common, Database, Serve};
-use crate::telemetry;
+use crate::telemetry::{self, Export, LogFormat, Metrics};
 
 /// A self-hosted content-safety gate: every upload gets a verdict per policy, and every verdict is on record.
 ///
@@ -79,31 +81,59 @@ pub fn main() -> ExitCode {
         Command::Serve(_) => "info,ort=warn,sqlx=warn,actix_server=warn",
         _ => "warn,sqlx=error",
     });
-    if let Err(error) = telemetry::init_logs(common.log_format, filter) {
-        return output::failed(&*Failed::from(error), 2);
-    }
+    // Here, and not in `serve`: its exporters must be made and ended off the async threads.
+    let telemetry = match Telemetry::start(&cli.command, common.log_format, filter) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return output::failed(&*error, 2),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&error, 1),
     };
-    let outcome = runtime.block_on(interruptible(cli.command));
+    let outcome = runtime.block_on(interruptible(cli.command, telemetry.metrics.clone()));
     // A stuck judge or decoder must not hold up the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    telemetry.shut_down();
     match outcome {
         Ok(code) => code,
         Err(error) => output::failed(&*error, 1),
     }
 }
 
+/// Logs for every command; metrics and the way to a collector for `serve`.
+struct Telemetry {
+    metrics: Arc<Metrics>,
+    export: Option<Export>,
+}
+
+impl Telemetry {
+    fn start(command: &Command, format: LogFormat, filter: &str) -> Result<Self, Failed> {
+        let endpoint = match command {
+            Command::Serve(config) => config.gate.otlp_endpoint.as_deref(),
+            _ => None,
+        };
+        let export = endpoint.map(Export::new).transpose()?;
+        telemetry::init_logs(format, filter, export.as_ref())?;
+        Ok(Self { metrics: Arc::new(Metrics::new(export.as_ref())?), export })
+    }
+
+    fn shut_down(&self) {
+        self.metrics.shut_down();
+        if let Some(export) = &self.export {
+            export.shut_down();
+        }
+    }
+}
+
 /// `serve` answers signals in its own order. Any other command is dropped where it stands, so that a
 /// Postgres which it started for itself is told to stop.
-async fn interruptible(command: Command) -> Result<ExitCode, Failed> {
+async fn interruptible(command: Command, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
     if matches!(command, Command::Serve(_)) {
-        return command.run().await;
+        return command.run(metrics).await;
     }
     let mut signals = signals::Signals::listen()?;
     tokio::select! {
-        done = command.run() => done,
+        done = command.run(metrics) => done,
         () = signals.told() => Err("interrupted".into()),
     }
 }
@@ -120,10 +150,10 @@ impl Command {
         }
     }
 
-    async fn run(self) -> Result<ExitCode, Failed> {
+    async fn run(self, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
         match self {
-            Self::Serve(config) => serve::run(config).await,
-            Self::Models(models) => models.run(),
+            Self::Serve(config) => serve::run(config, metrics).await,
+            Self::Models(models) => models.run().await,
             Self::Policies(policies) => policies.run().await,
             Self::Keys(keys) => keys.run().await,
             Self::Doctor(doctor) => doctor.run().await,

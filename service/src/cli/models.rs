@@ -1,17 +1,20 @@
-//! `shieldgate models add|list|verify`.
+//! `shieldgate models add|remove|list|verify`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use conf::{Conf, Subcommands};
+use shieldgate_models::checkpoint::config::Config;
 use shieldgate_models::installed::Installed;
 use shieldgate_models::judges;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
 
+use super::progress::Progress;
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::Common;
+use crate::hub::{self, HubError, Reference, Settings};
 use crate::media;
 
 #[derive(Conf)]
@@ -22,7 +25,8 @@ pub(super) struct Models {
 
 #[derive(Subcommands)]
 enum ModelsCommand {
-    /// Check a model's folder, open it once and record it; its weights are read where they lie.
+    /// Check a model, open it once and record it: a folder, or a model of the Hugging Face Hub, which is
+    /// downloaded into the Hub's own cache. Its weights are read where they lie.
     Add(Add),
     /// Forget a model that was added; its folder stays as it is.
     Remove(Remove),
@@ -36,10 +40,11 @@ enum ModelsCommand {
 struct Add {
     #[conf(flatten)]
     common: Common,
-    /// The model's folder.
+    /// The model's folder, or ORG/NAME or ORG/NAME@REVISION at the Hub. HF_TOKEN, HF_ENDPOINT, HF_HOME,
+    /// HF_HUB_CACHE and HF_HUB_OFFLINE count as they do for the Python tools.
     #[arg(pos)]
-    folder: PathBuf,
-    /// The name policies call it by; what the folder says where absent.
+    model: PathBuf,
+    /// The name policies call it by; where absent what the folder says, or NAME.
     #[arg(long)]
     name: Option<String>,
 }
@@ -81,23 +86,12 @@ impl Models {
         }
     }
 
-    pub(super) fn run(self) -> Result<ExitCode, Failed> {
+    pub(super) async fn run(self) -> Result<ExitCode, Failed> {
         match self.command {
             ModelsCommand::Add(add) => {
-                let model = Installed::check(&add.folder, add.name.as_deref())?;
-                // What can't be opened would stop the next start of the service.
-                judges::open(&runtime(&add.common)?, &model, media::PIPELINE_VERSION)?;
-                let record = model.save(&add.common.data_dir.join("models"))?;
-                output::line(format_args!(
-                    "{} {} {}",
-                    model.name,
-                    model.kind,
-                    judges::digest(&model, media::PIPELINE_VERSION)?
-                ));
-                output::note(format_args!(
-                    "recorded in `{}`; a running service opens it at its next start",
-                    record.display()
-                ));
+                let found = find(&add).await?;
+                // Not here: Ctrl-C would wait for gigabytes to be hashed.
+                tokio::task::spawn_blocking(move || record(&add, &found)).await??;
             }
             ModelsCommand::Remove(remove) => {
                 if !Installed::forget(&remove.common.data_dir.join("models"), &remove.name)? {
@@ -167,6 +161,48 @@ impl Models {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Where a model that is to be added lies.
+struct Found {
+    folder: PathBuf,
+    /// What it is called where neither option nor folder say it.
+    otherwise: Option<String>,
+}
+
+/// The folder of that name, else the model of that name at the Hub.
+async fn find(add: &Add) -> Result<Found, Failed> {
+    if add.model.is_dir() {
+        return Ok(Found { folder: add.model.clone(), otherwise: None });
+    }
+    let Some(reference) = add.model.to_str().and_then(Reference::parse) else {
+        return Err(format!(
+            "`{}` is no folder, and no model of the Hub either\n  hint: name a model's folder, or ORG/NAME or \
+             ORG/NAME@REVISION at the Hub, like google/shieldgemma-2-4b-it",
+            add.model.display()
+        )
+        .into());
+    };
+    // Eight gigabytes of another architecture would be refused after they came.
+    let accept =
+        |folder: &Path| Config::read(folder).map(drop).map_err(|error| HubError::Refused(Box::new(error)));
+    let snapshot = hub::fetch(&Settings::from_env()?, &reference, &Progress::new(), accept).await?;
+    Ok(Found { folder: snapshot.folder, otherwise: Some(reference.name().to_ascii_lowercase()) })
+}
+
+fn record(add: &Add, found: &Found) -> Result<(), Failed> {
+    let model = Installed::check_or(&found.folder, add.name.as_deref(), found.otherwise.as_deref())?;
+    hub::check_links(&model.folder, model.files.iter().map(|file| (file.path.as_path(), file.sha256.hex())))?;
+    // What can't be opened would stop the next start of the service.
+    judges::open(&runtime(&add.common)?, &model, media::PIPELINE_VERSION)?;
+    let record = model.save(&add.common.data_dir.join("models"))?;
+    let digest = judges::digest(&model, media::PIPELINE_VERSION)?;
+    output::line(format_args!("{} {} {digest}", model.name, model.kind));
+    output::note(format_args!(
+        "recorded in `{}`; a running service opens it at its next start",
+        record.display()
+    ));
+    Ok(())
 }
 
 /// Shipped and added; an added one replaces a shipped one of its name.

@@ -14,7 +14,7 @@ use super::Failed;
 use super::connect::{Connected, Role};
 use super::signals::Signals;
 use crate::assets::Assets;
-use crate::config::{Common, Serve};
+use crate::config::Serve;
 use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
 use crate::media::{self, Limits, keep::Keep};
@@ -34,7 +34,7 @@ enum ServeError {
         source: std::io::Error,
     },
     #[error(
-        "demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging; `--allow-demo` serves them all the same"
+        "demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging: add the real model under their name, leave them out with `--without-demo`, or serve them all the same with `--allow-demo`"
     )]
     Demo { names: String, address: std::net::SocketAddr },
     #[error(
@@ -43,7 +43,7 @@ enum ServeError {
     NoJudges,
 }
 
-pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
+pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
     // First, so that a taken port is said before anything is made.
     let bind = |address| TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source });
     let listeners = Listeners {
@@ -58,7 +58,7 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
     let assets = Assets::find(config.common.assets.as_deref())?;
     let runtime =
         Runtime::load(&assets.onnxruntime_library()?, config.gate.device, or_cores(config.gate.threads))?;
-    let judges = open_judges(&runtime, &config.common, &assets)?;
+    let judges = open_judges(&runtime, &config, &assets)?;
     let demo: Vec<&str> =
         judges.iter().filter(|judge| judge.card().demo).map(|judge| judge.card().name.as_str()).collect();
     if !demo.is_empty() && !address.ip().is_loopback() && !config.gate.allow_demo {
@@ -76,7 +76,8 @@ pub(super) async fn run(config: Serve) -> Result<ExitCode, Failed> {
         }
     };
     let decoders = or_cores(config.gate.decoders);
-    let served = serve(&config, listeners, &runtime, judges, &connected, decoders, &mut signals).await;
+    let served =
+        serve(&config, (listeners, metrics), &runtime, judges, &connected, decoders, &mut signals).await;
     // Postgres last of all.
     connected.close().await;
     served?;
@@ -92,7 +93,7 @@ struct Listeners {
 
 async fn serve(
     config: &Serve,
-    listeners: Listeners,
+    (listeners, metrics): (Listeners, Arc<Metrics>),
     runtime: &Arc<Runtime>,
     judges: Vec<Box<dyn Judge>>,
     connected: &Connected,
@@ -146,11 +147,12 @@ async fn serve(
     };
     let housekeeping = Housekeeping::start(store.clone(), originals.clone());
     let moderator = Moderator::new(store, Arc::clone(&scheduler), policies, originals, moderate_config);
-    let state = web::Data::new(http::State::new(moderator, Metrics::new()?, &http_config));
+    let state = web::Data::new(http::State::new(moderator, metrics, &http_config));
+    let observed = tokio::spawn(http::observe(state.clone()));
     let metrics =
         listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;
     let metrics = metrics.map(|server| (server.handle(), tokio::spawn(server)));
-    let server = http::serve(listeners.api, state, &http_config)?;
+    let server = http::serve(listeners.api, state.clone(), &http_config)?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
     tracing::info!(%address, runtime = runtime.version(), device = runtime.device(), "serving");
@@ -166,6 +168,8 @@ async fn serve(
         // Nobody waits for a job any more: one grace period for both.
         scheduler.shut_down(until.saturating_duration_since(tokio::time::Instant::now())).await;
         housekeeping.stop().await;
+        state.give_back().await;
+        observed.abort();
         if let Some((metrics, _)) = &metrics {
             metrics.stop(false).await;
         }
@@ -180,10 +184,15 @@ async fn serve(
 /// Shipped models and added ones; an added one replaces a shipped one of its name.
 fn open_judges(
     runtime: &Arc<Runtime>,
-    common: &Common,
+    config: &Serve,
     assets: &Assets,
 ) -> Result<Vec<Box<dyn Judge>>, Failed> {
-    let mut installed = super::models::all(common, assets)?;
+    let mut installed = super::models::all(&config.common, assets)?;
+    if config.gate.without_demo {
+        // Folders on record are without links.
+        let shipped = assets.models_dir().canonicalize().unwrap_or_else(|_| assets.models_dir());
+        installed.retain(|model| !model.demo || !model.folder.starts_with(&shipped));
+    }
     installed.sort_by(|a, b| a.name.cmp(&b.name));
     let mut opened = Vec::new();
     for model in &installed {

@@ -9,6 +9,7 @@ use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, web};
 use sha2::{Digest as _, Sha256};
 
+use super::limits::Allowance;
 use super::problem::ApiError;
 use crate::http::State;
 use crate::store::keys::{self, ApiKey};
@@ -65,6 +66,14 @@ impl Caller {
         self.0.id
     }
 
+    pub(super) fn allowance(&self) -> Allowance {
+        Allowance {
+            key_id: self.0.id,
+            rate_per_second: self.0.rate_per_second,
+            daily_quota: self.0.daily_quota,
+        }
+    }
+
     /// As the audit names it: names may be given twice, and the entry `key.created` of this id has it.
     pub(super) fn actor(&self) -> String {
         format!("key:{}", self.0.id)
@@ -99,8 +108,7 @@ impl FromRequest for Caller {
             let store = &state.moderator.store;
             // A fast hash is right for 256 random bits.
             let hash = Sha256::digest(key.as_bytes()).into();
-            let look = async { keys::by_hash(&mut *store.acquire().await?, &hash).await };
-            let known = store.in_time(look).await?;
+            let known = store.read(async |conn| keys::by_hash(conn, &hash).await).await?;
             known.map(Self).ok_or_else(|| unauthorized("this API key is unknown or revoked"))
         })
     }

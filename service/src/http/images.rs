@@ -18,6 +18,7 @@ use super::request_id::RequestId;
 use super::{State, peer, query};
 use crate::moderate::{Original, Submission};
 use crate::scheduler::{Lane, Refused};
+use crate::timestamp;
 use crate::verdict::Verdict;
 
 pub(super) const WORD_BYTES_MAX: usize = 255;
@@ -105,6 +106,7 @@ async fn admit<'a>(
 ) -> Result<(Submission, SemaphorePermit<'a>), ApiError> {
     let asked: Asked = query(request)?;
     let idempotency_key = idempotency_key(request)?;
+    state.limits.admit(&state.moderator.store, caller.allowance(), timestamp::now()).await?;
     let (body, form) = read(state, request, payload).await?;
     let reference = word(form.reference.or(asked.reference), "ref")?;
     let subject = word(form.subject.or(asked.subject), "subject")?;

@@ -9,6 +9,7 @@ pub mod auth;
 mod body;
 mod docs;
 mod images;
+mod limits;
 mod operations;
 mod overrides;
 mod peer;
@@ -19,6 +20,7 @@ mod unrouted;
 mod verdicts;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::time::OffsetDateTime;
@@ -32,6 +34,7 @@ use utoipa::OpenApi;
 use uuid::Uuid;
 
 use self::body::Bodies;
+use self::limits::Limits;
 use self::problem::ApiError;
 use crate::moderate::Moderator;
 use crate::store::{Cursor, Sha256};
@@ -43,6 +46,9 @@ const JSON_BYTES_MAX: usize = 128 * 1024;
 
 /// How long a client may take for its request line and headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Within a collector's usual minute.
+const OBSERVED_EVERY: Duration = Duration::from_secs(10);
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
@@ -70,9 +76,10 @@ pub struct HttpConfig {
 
 /// What every handler may use.
 pub struct State {
-    moderator: Moderator,
-    metrics: Metrics,
+    moderator: Arc<Moderator>,
+    metrics: Arc<Metrics>,
     bodies: Bodies,
+    limits: Limits,
     in_flight: Semaphore,
     /// Apart, so that bulk work can't take the places of interactive work.
     bulk_in_flight: Semaphore,
@@ -82,17 +89,40 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(moderator: Moderator, metrics: Metrics, config: &HttpConfig) -> Self {
+    pub fn new(moderator: Moderator, metrics: Arc<Metrics>, config: &HttpConfig) -> Self {
         Self {
-            moderator,
+            moderator: Arc::new(moderator),
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
+            limits: Limits::default(),
             in_flight: Semaphore::new(config.in_flight_max.max(1)),
             bulk_in_flight: Semaphore::new(config.bulk_in_flight_max.max(1)),
             request_timeout: config.request_timeout,
             runtime: config.runtime.clone(),
             device: config.device.clone(),
         }
+    }
+
+    /// What can only be looked at: connections, queues.
+    fn observe(&self) {
+        let (open, idle) = self.moderator.store.connections();
+        self.metrics.connections(open, idle);
+        for seat in self.moderator.scheduler.seats() {
+            self.metrics.judge(&seat);
+        }
+    }
+
+    /// What this process took of others' share and did not use.
+    pub async fn give_back(&self) {
+        self.limits.give_back(&self.moderator.store).await;
+    }
+}
+
+/// Keeps the gauges fresh for a collector, which nobody asks for; ends when it is aborted.
+pub async fn observe(state: web::Data<State>) {
+    loop {
+        state.observe();
+        tokio::time::sleep(OBSERVED_EVERY).await;
     }
 }
 

@@ -89,11 +89,7 @@ pub(super) async fn readyz(state: web::Data<State>) -> Result<web::Json<Readines
 )]
 #[get("/metrics")]
 pub(super) async fn metrics(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let (open, idle) = state.moderator.store.connections();
-    state.metrics.connections(open, idle);
-    for seat in state.moderator.scheduler.seats() {
-        state.metrics.judge(&seat);
-    }
+    state.observe();
     let text = state.metrics.render().map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "metrics_unavailable", error.to_string())
             .after(PROBE_TIMEOUT)

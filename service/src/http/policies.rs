@@ -13,7 +13,9 @@ use super::problem::{ApiError, Problem};
 use crate::policy::lifecycle::{self, LifecycleError, Moved};
 use crate::policy::{Policy, is_id};
 use crate::store::policies::{self, PolicyVersion, State as VersionState};
+use crate::store::verdicts::{self, Pair};
 use crate::timestamp;
+use crate::verdict::Action;
 
 /// One version of one policy.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,7 +42,54 @@ pub(super) struct PolicyView {
     id: String,
     /// The active version; null where none is.
     active: Option<String>,
+    /// How the version in the shadow compares with the active one; only where one policy is asked for and
+    /// has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<ShadowView>,
     versions: Vec<VersionView>,
+}
+
+/// What the active version and the one in the shadow said of the same submissions, the newest 100 000.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShadowView {
+    version: String,
+    /// In the shadow since then; earlier submissions are not compared.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    since: OffsetDateTime,
+    compared: u64,
+    /// Both said the same.
+    agreed: u64,
+    /// The shadow's action was the more severe one: what an activation would flag in addition.
+    stricter: u64,
+    /// The shadow's action was the less severe one: what an activation would let through.
+    milder: u64,
+    pairs: Vec<PairView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PairView {
+    active: Action,
+    shadow: Action,
+    count: u64,
+}
+
+impl ShadowView {
+    fn new(version: &PolicyVersion, pairs: &[Pair]) -> Self {
+        let count = |is: fn(&Pair) -> bool| pairs.iter().filter(|pair| is(pair)).map(|pair| pair.count).sum();
+        Self {
+            version: version.version.clone(),
+            since: version.state_at,
+            compared: count(|_| true),
+            agreed: count(|pair| pair.shadow == pair.active),
+            stricter: count(|pair| pair.shadow > pair.active),
+            milder: count(|pair| pair.shadow < pair.active),
+            pairs: pairs
+                .iter()
+                .map(|pair| PairView { active: pair.active, shadow: pair.shadow, count: pair.count })
+                .collect(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,7 +103,7 @@ pub(super) struct PolicyList {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Activation {
-    /// `active`; `shadow` is not offered yet.
+    /// `active` (the default) or `shadow`: judged and recorded, without effect.
     #[serde(default)]
     state: Option<String>,
 }
@@ -74,7 +123,12 @@ fn grouped(versions: Vec<PolicyVersion>) -> Vec<PolicyView> {
     let mut views: Vec<PolicyView> = Vec::new();
     for version in versions {
         if views.last().is_none_or(|last| last.id != version.policy) {
-            views.push(PolicyView { id: version.policy.clone(), active: None, versions: Vec::new() });
+            views.push(PolicyView {
+                id: version.policy.clone(),
+                active: None,
+                shadow: None,
+                versions: Vec::new(),
+            });
         }
         if let Some(view) = views.last_mut() {
             if version.state == VersionState::Active {
@@ -140,10 +194,19 @@ pub(super) async fn policy_by_id(
     if !is_id(&id) {
         return Err(missing());
     }
-    let store = &state.moderator.store;
-    let versions =
-        store.read(async |conn| policies::versions(conn, caller.project(), Some(&id)).await).await?;
-    Ok(web::Json(grouped(versions).pop().ok_or_else(missing)?))
+    let read = async |conn: &mut PgConnection| {
+        let versions = policies::versions(conn, caller.project(), Some(&id)).await?;
+        let Some(shadow) = versions.iter().find(|version| version.state == VersionState::Shadow) else {
+            return Ok((versions, None));
+        };
+        let named = policies::Named { project: caller.project(), policy: &id, version: &shadow.version };
+        let pairs = verdicts::compare(conn, named, shadow.state_at).await?;
+        let shadow = ShadowView::new(shadow, &pairs);
+        Ok((versions, Some(shadow)))
+    };
+    let (versions, shadow) = state.moderator.store.read(read).await?;
+    let view = grouped(versions).pop().ok_or_else(missing)?;
+    Ok(web::Json(PolicyView { shadow, ..view }))
 }
 
 /// Import a version as draft
@@ -197,9 +260,10 @@ pub(super) async fn import_version(
     }))
 }
 
-/// Activate a version
+/// Activate a version, or put it in the shadow
 ///
-/// Running processes judge by it from their next request on. Activating an older version is the rollback.
+/// Running processes judge by it from their next request on. Activating an older version is the rollback. A
+/// version in the shadow is judged after the answer, and `GET /v1/policies/{id}` compares it with the active one.
 #[utoipa::path(
     tag = "policies",
     params(("id" = String, Path), ("version" = String, Path)),
@@ -227,11 +291,14 @@ pub(super) async fn activate_version(
     let (id, version) = path.into_inner();
     // Absent means active; what is there and can't be read must not mean it too.
     let asked = if body.is_empty() { Activation::default() } else { activation(&body)? };
-    let wanted = asked.state.unwrap_or_else(|| "active".to_owned());
-    if wanted != "active" {
-        let detail = format!("state `{wanted}` is not offered; only `active` is");
-        return Err(ApiError::unacceptable("state_not_offered", detail).at("state"));
-    }
+    let wanted = match asked.state.as_deref() {
+        None | Some("active") => VersionState::Active,
+        Some("shadow") => VersionState::Shadow,
+        Some(other) => {
+            let detail = format!("state `{other}` is not offered; `active` and `shadow` are");
+            return Err(ApiError::unacceptable("state_not_offered", detail).at("state"));
+        }
+    };
     let named = policies::Named { project: caller.project(), policy: &id, version: &version };
     let (actor, now) = (caller.actor(), timestamp::now());
     let write = async |conn: &mut PgConnection| {
@@ -244,11 +311,11 @@ pub(super) async fn activate_version(
         })?;
         crate::moderate::policies::resolve(policy, found.version, &state.moderator.scheduler)
             .map_err(|error| ApiError::unacceptable("judge_missing", error.to_string()))?;
-        let moved = lifecycle::set_state(conn, named, VersionState::Active, &actor, now).await?;
+        let moved = lifecycle::set_state(conn, named, wanted, &actor, now).await?;
         Ok::<Moved, ApiError>(moved)
     };
     let moved = state.moderator.store.write(write).await?;
-    Ok(web::Json(Change { policy: id, version, state: VersionState::Active, displaced: moved.displaced }))
+    Ok(web::Json(Change { policy: id, version, state: wanted, displaced: moved.displaced }))
 }
 
 fn activation(body: &[u8]) -> Result<Activation, ApiError> {

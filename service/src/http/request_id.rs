@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
+use opentelemetry::propagation::Extractor;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::State;
 use super::problem::{ApiError, foreign};
+use crate::telemetry::join_trace;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
@@ -64,7 +66,15 @@ pub(super) async fn around<B: MessageBody + 'static>(
     request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
-    let span = tracing::info_span!("http", request_id = %id);
+    let span = tracing::info_span!(
+        "http",
+        request_id = %id,
+        otel.name = tracing::field::Empty,
+        otel.kind = "server",
+        http.request.method = %method,
+        http.response.status_code = tracing::field::Empty,
+    );
+    join_trace(&span, &TraceHeaders(request.headers()));
 
     // Handlers' and extractors' errors arrive here as responses that hold them.
     let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
@@ -84,6 +94,8 @@ pub(super) async fn around<B: MessageBody + 'static>(
     response
         .headers_mut()
         .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    span.record("otel.name", format!("{method} {route}"));
+    span.record("http.response.status_code", response.status().as_u16());
     let took = began.elapsed();
     if let Some(state) = state {
         state.metrics.answered(&method, &route, status, took);
@@ -93,6 +105,19 @@ pub(super) async fn around<B: MessageBody + 'static>(
         tracing::info!(%method, route, status = status.as_u16(), code, duration_ms, "answered");
     });
     Ok(response)
+}
+
+/// The caller's trace, as W3C Trace Context writes it.
+struct TraceHeaders<'a>(&'a HeaderMap);
+
+impl Extractor for TraceHeaders<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
 }
 
 /// One shape for our errors and the framework's; the cause goes to the log, once.

@@ -65,6 +65,7 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<Layout, MediaError> 
         // archive could hide behind it.
         end,
         memory: pixels * 10,
+        doubts: Vec::new(),
     })
 }
 

@@ -17,7 +17,7 @@ pub enum ErrorKind {
 pub enum MediaError {
     #[error("the body is empty; send the bytes of one image")]
     Empty,
-    #[error("this is {found}, not a supported image (JPEG, PNG, WebP, GIF, BMP); {hint}")]
+    #[error("this is {found}, not a supported image (JPEG, PNG, WebP, GIF, BMP, TIFF); {hint}")]
     Unsupported { found: &'static str, hint: &'static str },
     #[error("this {media_type} uses {feature}, which is not supported; convert it upstream to a common form")]
     UnsupportedVariant { media_type: &'static str, feature: &'static str },

@@ -1,80 +1,127 @@
-//! GIF: walk the blocks to the trailer and count the frames, then decode the first one onto its canvas.
+//! GIF: walk the blocks to the trailer and count the frames, then decode and paint one after the other.
 
 use std::io::Cursor;
 use std::num::NonZeroU64;
 
 use image::metadata::Orientation;
 
+use super::canvas::{Blend, Dispose, Patch, Rect};
 use super::error::MediaError;
-use super::pixels::Raster;
+use super::frames::Reel;
 use super::{Layout, Limits};
 
 pub(super) const TYPE: &str = "image/gif";
 
-/// The first frame's place on the canvas.
-pub(super) struct First {
-    left: u32,
-    top: u32,
-    width: u32,
-    height: u32,
+/// What the container says about one frame.
+struct Frame {
+    place: Rect,
+    /// Tens of milliseconds until the next one.
+    delay: u16,
+    dispose: Dispose,
 }
 
-pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, First), MediaError> {
-    let truncated = || MediaError::Truncated { media_type: TYPE };
+/// The frames in a file's blocks, in order and without decoding: one step a block and every block takes
+/// bytes, so this ends with them.
+struct Frames<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+    delay: u16,
+    dispose: Dispose,
+}
+
+fn truncated() -> MediaError {
+    MediaError::Truncated { media_type: TYPE }
+}
+
+impl<'a> Frames<'a> {
+    /// Past the screen descriptor and its palette.
+    fn new(bytes: &'a [u8]) -> Result<Self, MediaError> {
+        let flags = *bytes.get(10).ok_or_else(truncated)?;
+        Ok(Self { bytes, pos: 13 + palette_len(flags), delay: 0, dispose: Dispose::Keep })
+    }
+
+    /// `None` at the trailer, which `pos` is then past.
+    fn next(&mut self) -> Result<Option<Frame>, MediaError> {
+        let bytes = self.bytes;
+        loop {
+            let pos = self.pos;
+            match bytes.get(pos).ok_or_else(truncated)? {
+                0x2c => {
+                    let descriptor = bytes.get(pos + 1..pos + 10).ok_or_else(truncated)?;
+                    let field = |at| u16_at(descriptor, at).ok_or_else(truncated);
+                    let place = Rect { left: field(0)?, top: field(2)?, width: field(4)?, height: field(6)? };
+                    // Past the local palette and the byte with the code size.
+                    let data = pos + 10 + palette_len(descriptor[8]) + 1;
+                    self.pos = skip_sub_blocks(bytes, data).ok_or_else(truncated)?;
+                    let delay = std::mem::take(&mut self.delay);
+                    let dispose = std::mem::replace(&mut self.dispose, Dispose::Keep);
+                    return Ok(Some(Frame { place, delay, dispose }));
+                }
+                0x21 => {
+                    if let Some([0xf9, 4, flags, d0, d1, _, 0]) = bytes.get(pos + 1..pos + 8) {
+                        self.delay = u16::from_le_bytes([*d0, *d1]);
+                        self.dispose = match flags >> 2 & 7 {
+                            2 => Dispose::Clear,
+                            // Some encoders took the third bit for the number three; browsers follow them.
+                            3 | 4 => Dispose::Restore,
+                            _ => Dispose::Keep,
+                        };
+                    }
+                    self.pos = skip_sub_blocks(bytes, pos + 2).ok_or_else(truncated)?;
+                }
+                0x3b => {
+                    self.pos = pos + 1;
+                    return Ok(None);
+                }
+                other => {
+                    return Err(MediaError::corrupt(
+                        TYPE,
+                        format!("byte {pos} is {other:#04x}, which begins no block"),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The layout, and how long the animation takes in milliseconds.
+pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, u64), MediaError> {
     let screen = bytes.get(6..13).ok_or_else(truncated)?;
     let (screen_width, screen_height) =
         (u16_at(screen, 0).ok_or_else(truncated)?, u16_at(screen, 2).ok_or_else(truncated)?);
     if screen_width > 0 && screen_height > 0 {
         limits.admit_size(screen_width, screen_height)?;
     }
-    let mut pos = 13 + palette_len(screen[4]);
-    let mut first: Option<First> = None;
-    let mut frames_total: u32 = 0;
-    // One step a block and every block takes bytes, so this ends with them; frames cost no memory.
-    loop {
-        match bytes.get(pos).ok_or_else(truncated)? {
-            0x2c => {
-                let descriptor = bytes.get(pos + 1..pos + 10).ok_or_else(truncated)?;
-                let field = |at| u16_at(descriptor, at).ok_or_else(truncated);
-                frames_total = frames_total.saturating_add(1);
-                if first.is_none() {
-                    first =
-                        Some(First { left: field(0)?, top: field(2)?, width: field(4)?, height: field(6)? });
-                }
-                // Past the local palette and the byte with the code size.
-                pos = skip_sub_blocks(bytes, pos + 10 + palette_len(descriptor[8]) + 1)
-                    .ok_or_else(truncated)?;
-            }
-            0x21 => pos = skip_sub_blocks(bytes, pos + 2).ok_or_else(truncated)?,
-            0x3b => break,
-            other => {
-                return Err(MediaError::corrupt(
-                    TYPE,
-                    format!("byte {pos} is {other:#04x}, which begins no block"),
-                ));
-            }
-        }
+    let mut frames = Frames::new(bytes)?;
+    let mut canvas: Option<(u32, u32)> = None;
+    let (mut frames_total, mut duration_ms, mut largest, mut restores) = (0u32, 0, 0, false);
+    while let Some(frame) = frames.next()? {
+        // Also those that stick out are decoded whole.
+        limits.admit_size(frame.place.width, frame.place.height)?;
+        // As browsers do it: a first frame that sticks out of the screen widens the screen.
+        canvas.get_or_insert((
+            screen_width.max(frame.place.left + frame.place.width),
+            screen_height.max(frame.place.top + frame.place.height),
+        ));
+        frames_total = frames_total.saturating_add(1);
+        duration_ms += u64::from(frame.delay) * 10;
+        largest = largest.max(frame.place.pixels());
+        restores |= frame.dispose == Dispose::Restore;
     }
-    let first = first.ok_or_else(|| MediaError::corrupt(TYPE, "it has no picture"))?;
-    if first.width == 0 || first.height == 0 {
-        return Err(MediaError::NoPixels { width: first.width, height: first.height });
-    }
-    // As browsers do it: a first frame that sticks out of the screen widens the screen.
-    let width = screen_width.max(first.left + first.width);
-    let height = screen_height.max(first.top + first.height);
+    let (width, height) = canvas.ok_or_else(|| MediaError::corrupt(TYPE, "it has no picture"))?;
     limits.admit_size(width, height)?;
-    let frame = u64::from(first.width) * u64::from(first.height);
-    let canvas = u64::from(width) * u64::from(height);
+    let pixels = u64::from(width) * u64::from(height);
     let layout = Layout {
         width,
         height,
         frames_total,
         orientation: Orientation::NoTransforms,
-        end: pos + 1,
-        // The frame as indexes and as RGBA beside the canvas; later RGBA and two views.
-        memory: (frame * 5 + canvas * 4).max(canvas * 10),
+        end: frames.pos,
+        // The frame as indexes and as RGBA; the canvas, what is under a passing frame, two views.
+        memory: largest * 5 + pixels * (if restores { 14 } else { 10 }),
+        doubts: Vec::new(),
     };
-    Ok((layout, first))
+    Ok((layout, duration_ms))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -95,50 +142,52 @@ fn skip_sub_blocks(bytes: &[u8], mut pos: usize) -> Option<usize> {
     }
 }
 
-pub(super) fn decode(
+pub(super) fn decode_frames(
     bytes: &[u8],
     layout: &Layout,
-    first: &First,
     limits: &Limits,
-) -> Result<Raster, MediaError> {
+    reel: &mut Reel<'_>,
+) -> Result<(), MediaError> {
     let mut options = ::gif::DecodeOptions::new();
     options.set_color_output(::gif::ColorOutput::RGBA);
     options.set_memory_limit(::gif::MemoryLimit::Bytes(
         NonZeroU64::new(limits.memory_max).unwrap_or(NonZeroU64::MIN),
     ));
     let mut decoder = options.read_info(Cursor::new(&bytes[..layout.end])).map_err(map_error)?;
-    let frame = decoder
-        .next_frame_info()
-        .map_err(map_error)?
-        .ok_or_else(|| MediaError::corrupt(TYPE, "it has no picture"))?;
-    if (u32::from(frame.width), u32::from(frame.height)) != (first.width, first.height) {
-        return Err(MediaError::corrupt(TYPE, "two readers of its first frame disagree on its size"));
+    let mut frames = Frames::new(bytes)?;
+    let mut rgba = Vec::new();
+    let mut at_ms = 0;
+    while let Some(frame) = frames.next()? {
+        if !reel.admits(frame.place.pixels()) {
+            return Ok(());
+        }
+        let coded = decoder
+            .next_frame_info()
+            .map_err(map_error)?
+            .ok_or_else(|| MediaError::corrupt(TYPE, "two readers of it disagree on its frames"))?;
+        if (u32::from(coded.width), u32::from(coded.height)) != (frame.place.width, frame.place.height) {
+            return Err(MediaError::corrupt(TYPE, "two readers of a frame disagree on its size"));
+        }
+        rgba.resize(frame.place.pixels() as usize * 4, 0);
+        decoder.read_into_buffer(&mut rgba).map_err(map_error)?;
+        let patch = Patch {
+            place: frame.place,
+            blend: Blend::Over,
+            dispose: frame.dispose,
+            rgba: &rgba,
+            stride: frame.place.width as usize,
+        };
+        reel.patch((layout.width, layout.height), &patch, at_ms)?;
+        at_ms += u64::from(frame.delay) * 10;
     }
-    let mut pixels = vec![0; first.width as usize * first.height as usize * 4];
-    decoder.read_into_buffer(&mut pixels).map_err(map_error)?;
-    if (first.width, first.height) == (layout.width, layout.height) {
-        return Ok(Raster::rgba(layout.width, layout.height, pixels));
-    }
-    // What the frame leaves uncovered is transparent, as browsers have it; the background colour is not used.
-    let stride = layout.width as usize * 4;
-    let mut canvas = vec![0; stride * layout.height as usize];
-    let left = first.left as usize * 4;
-    let rows = pixels.chunks_exact(first.width as usize * 4);
-    for (to, from) in canvas.chunks_exact_mut(stride).skip(first.top as usize).zip(rows) {
-        to[left..left + from.len()].copy_from_slice(from);
-    }
-    Ok(Raster::rgba(layout.width, layout.height, canvas))
+    Ok(())
 }
 
 fn map_error(error: ::gif::DecodingError) -> MediaError {
     match error {
-        ::gif::DecodingError::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            MediaError::Truncated { media_type: TYPE }
-        }
+        ::gif::DecodingError::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => truncated(),
         // The decoder's words for data that ends before its pixels do.
-        ::gif::DecodingError::Format(e) if e.to_string() == "image truncated" => {
-            MediaError::Truncated { media_type: TYPE }
-        }
+        ::gif::DecodingError::Format(e) if e.to_string() == "image truncated" => truncated(),
         other => MediaError::corrupt(TYPE, other.to_string()),
     }
 }

@@ -2,24 +2,30 @@
 //!
 //! [`look`] is one pure, blocking function: sniff the type by content → walk the container (where
 //! does the picture end, how big does it say it is, how many frames) → hold that against the limits
-//! before a pixel is allocated → look at what follows the picture → decode strictly → orient → lay
-//! transparency over white and over black.
+//! before a pixel is allocated → look at what follows the picture → decode strictly → compose the frames
+//! as browsers do and choose among them ([`frames`]) → orient → lay transparency over white and over black.
 //!
 //! The walks are ours and the decoders are the crates under `image`, called directly: `image` decodes
-//! a truncated JPEG to grey without a word, ignores its own limits for WebP and inflates text chunks.
+//! a truncated JPEG to grey without a word, ignores its own limits for WebP, inflates text chunks, and
+//! disposes of WebP frames as no browser does.
 //! A picture that two decoders could read differently (contradicting flags, two images in one file)
-//! is refused rather than guessed: what the judge sees must be what people will see.
+//! is refused rather than guessed: what the judge sees must be what people will see. Where only the
+//! colours are in doubt, the doubt is stated ([`Doubt`]) and a person decides.
 //!
 //! To add a format: one file with `walk` and `decode`, one variant in [`sniff::Format`].
 
 mod bmp;
+mod canvas;
 mod error;
+mod frames;
 mod gif;
 mod jpeg;
 pub mod keep;
+mod pdq;
 mod pixels;
 mod png;
 mod sniff;
+mod tiff;
 mod trailing;
 mod webp;
 
@@ -29,13 +35,15 @@ use image::metadata::Orientation;
 use shieldgate_models::Picture;
 
 pub use error::{ErrorKind, MediaError};
+use frames::{Reel, Shown};
+pub use pdq::Pdq;
 use sniff::Format;
 
 use crate::verdict::Background;
 
 /// Part of every judge digest: raise it whenever any picture may come out with other pixels or views,
 /// so that a fixed decoder never serves old judgements.
-pub const PIPELINE_VERSION: &str = "media-1";
+pub const PIPELINE_VERSION: &str = "media-2";
 
 /// What one picture may cost. Checked from the header, before anything is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +52,26 @@ pub struct Limits {
     /// Width × height.
     pub pixels_max: u64,
     pub side_max: u32,
-    /// Estimated peak of decoding, beyond the input itself.
+    /// Estimated peak of decoding, beyond the input itself. Where a file has more frames than fit, fewer
+    /// are kept.
     pub memory_max: u64,
+    /// Distinct frames kept of one file.
+    pub frames_max: u32,
+    /// Pixels decoded, painted and compared over all frames of a file. The first frame is always seen; those
+    /// that this leaves no room for stay unscored.
+    pub frame_pixels_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes_max: 20 << 20, pixels_max: 50_000_000, side_max: 30_000, memory_max: 1 << 30 }
+        Self {
+            bytes_max: 20 << 20,
+            pixels_max: 50_000_000,
+            side_max: 30_000,
+            memory_max: 1 << 30,
+            frames_max: 16,
+            frame_pixels_max: 250_000_000,
+        }
     }
 }
 
@@ -71,8 +92,9 @@ impl Limits {
     }
 
     fn admit_memory(&self, layout: &Layout) -> Result<(), MediaError> {
-        if layout.memory > self.memory_max {
-            return Err(MediaError::TooMuchMemory { needed: layout.memory, memory_max: self.memory_max });
+        let needed = layout.needed();
+        if needed > self.memory_max {
+            return Err(MediaError::TooMuchMemory { needed, memory_max: self.memory_max });
         }
         Ok(())
     }
@@ -82,11 +104,21 @@ impl Limits {
 #[derive(Debug, Clone)]
 pub struct View {
     pub picture: Picture,
-    /// Index of the frame, from 0.
+    /// Index in the file, from 0; of several frames that look alike the first.
     pub frame: u32,
+    /// When that frame is first shown: the sum of the delays before it, as the file states them. (Players
+    /// stretch very short ones, a GIF's 10 ms to 100 ms.) 0 for the pages of a document.
     pub at_ms: u64,
     /// `None` where every pixel is opaque.
     pub background: Option<Background>,
+}
+
+/// Something that keeps what was seen from being sure to be what people will see: at least a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// Machine-readable and stable: `colour_unproven`.
+    pub code: &'static str,
+    pub message: &'static str,
 }
 
 /// What was found in the bytes, and the views to judge (never none).
@@ -94,13 +126,21 @@ pub struct View {
 pub struct Looked {
     /// By content, never by the header.
     pub media_type: &'static str,
-    /// After orientation.
+    /// Of the first frame, after orientation. The pages of a TIFF may differ.
     pub width: u32,
     pub height: u32,
-    /// Exact, counted in the container; only frame 0 is among the views for now.
+    /// Exact, counted in the container.
     pub frames_total: u32,
+    /// How many of them look exactly like a frame among the views. Fewer than all means that
+    /// [`Limits::frames_max`], memory or [`Limits::frame_pixels_max`] left some out.
+    pub frames_scored: u32,
+    /// Frames that differ from all before them; `None` where [`Limits::frame_pixels_max`] ended the count.
+    pub frames_distinct: Option<u32>,
     /// Bytes after the picture's end that no decoder looked at; `None` where there are none.
     pub trailing_bytes: Option<u64>,
+    pub doubts: Vec<Doubt>,
+    /// Of the first view; `None` where a side is shorter than 5 pixels.
+    pub pdq: Option<Pdq>,
     pub views: Vec<View>,
 }
 
@@ -112,13 +152,19 @@ struct Layout {
     orientation: Orientation,
     /// Where the picture ends; what follows is trailing data.
     end: usize,
-    /// Estimated peak bytes of decoding, the views included, the input not.
+    /// Estimated peak bytes of decoding, the views of one frame included, the input not.
     memory: u64,
+    doubts: Vec<Doubt>,
 }
 
 impl Layout {
     fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
+    }
+
+    /// Memory, the hash included.
+    fn needed(&self) -> u64 {
+        self.memory.saturating_add(pdq::MEMORY)
     }
 }
 
@@ -139,53 +185,76 @@ fn look_unguarded(bytes: &[u8], limits: &Limits) -> Result<Looked, MediaError> {
         return Err(MediaError::TooManyBytes { bytes: actual, bytes_max: limits.bytes_max });
     }
     let format = sniff::sniff(bytes)?;
-    let (layout, raster) = match format {
+    let (layout, shown) = match format {
         Format::Jpeg => {
             let (layout, header) = jpeg::walk(bytes, limits)?;
             admit(bytes, &layout, limits)?;
-            let raster = jpeg::decode(bytes, &layout, &header)?;
-            (layout, raster)
+            let shown = Shown::still(jpeg::decode(bytes, &layout, &header)?, layout.orientation)?;
+            (layout, shown)
         }
         Format::Png => {
-            let layout = png::walk(bytes, limits)?;
+            let (layout, animation) = png::walk(bytes, limits)?;
             admit(bytes, &layout, limits)?;
-            let raster = png::decode(bytes, &layout, limits)?;
-            (layout, raster)
+            let shown = match animation {
+                None => Shown::still(png::decode(bytes, &layout, limits)?, layout.orientation)?,
+                Some(animation) => {
+                    let mut reel = Reel::new(&layout, animation.duration_ms, limits);
+                    png::decode_frames(bytes, &layout, &mut reel)?;
+                    reel.finish()?
+                }
+            };
+            (layout, shown)
         }
         Format::WebP => {
-            let (layout, header) = webp::walk(bytes, limits)?;
+            let (layout, content) = webp::walk(bytes, limits)?;
             admit(bytes, &layout, limits)?;
-            let raster = webp::decode(bytes, &layout, &header, limits)?;
-            (layout, raster)
+            let shown = match content {
+                webp::Content::Still(header) => {
+                    let raster = webp::decode(bytes, &layout, &header, limits)?;
+                    Shown::still(raster, layout.orientation)?
+                }
+                webp::Content::Animation { duration_ms } => {
+                    let mut reel = Reel::new(&layout, duration_ms, limits);
+                    webp::decode_frames(bytes, &layout, limits, &mut reel)?;
+                    reel.finish()?
+                }
+            };
+            (layout, shown)
         }
         Format::Gif => {
-            let (layout, first) = gif::walk(bytes, limits)?;
+            let (layout, duration_ms) = gif::walk(bytes, limits)?;
             admit(bytes, &layout, limits)?;
-            let raster = gif::decode(bytes, &layout, &first, limits)?;
-            (layout, raster)
+            let mut reel = Reel::new(&layout, duration_ms, limits);
+            gif::decode_frames(bytes, &layout, limits, &mut reel)?;
+            (layout, reel.finish()?)
         }
         Format::Bmp => {
             let layout = bmp::walk(bytes, limits)?;
             admit(bytes, &layout, limits)?;
-            let raster = bmp::decode(bytes, &layout)?;
-            (layout, raster)
+            let shown = Shown::still(bmp::decode(bytes, &layout)?, layout.orientation)?;
+            (layout, shown)
+        }
+        Format::Tiff => {
+            let (layout, pages) = tiff::walk(bytes, limits)?;
+            admit(bytes, &layout, limits)?;
+            let largest = pages.iter().map(tiff::Page::pixels).max().unwrap_or(0);
+            let mut reel = Reel::of_pages(&layout, largest, 0, limits);
+            tiff::decode(bytes, &pages, limits, &mut reel)?;
+            (layout, reel.finish()?)
         }
     };
-    let raster = raster.oriented(layout.orientation);
-    let (width, height) = (raster.width(), raster.height());
-    let views = raster
-        .into_pictures()?
-        .into_iter()
-        .map(|(picture, background)| View { picture, frame: 0, at_ms: 0, background })
-        .collect();
     let trailing = (bytes.len() - layout.end) as u64;
     Ok(Looked {
         media_type: format.media_type(),
-        width,
-        height,
+        width: shown.width,
+        height: shown.height,
         frames_total: layout.frames_total,
+        frames_scored: shown.frames_scored,
+        frames_distinct: shown.frames_distinct,
         trailing_bytes: (trailing > 0).then_some(trailing),
-        views,
+        doubts: layout.doubts,
+        pdq: shown.views.first().and_then(|view| Pdq::of(&view.picture)),
+        views: shown.views,
     })
 }
 

@@ -104,24 +104,40 @@ impl Raster {
         }
     }
 
-    /// One picture where every pixel is opaque; else one over white and one over black, since a
-    /// drawing in either colour on transparency can be seen on one of them only.
-    pub(super) fn into_pictures(self) -> Result<Vec<(Picture, Option<Background>)>, MediaError> {
-        let (width, height) = (self.width, self.height);
-        let picture = |rgb: Arc<[u8]>| {
-            Picture::new(width, height, rgb).map_err(|e| MediaError::corrupt("image", e.to_string()))
-        };
-        match self.samples {
-            Samples::Rgb(rgb) => Ok(vec![(picture(rgb)?, None)]),
-            Samples::Rgba(rgba) if rgba.chunks_exact(4).all(|p| p[3] == u8::MAX) => {
-                Ok(vec![(picture(over(&rgba, 0))?, None)])
-            }
-            Samples::Rgba(rgba) => Ok(vec![
-                (picture(over(&rgba, u8::MAX))?, Some(Background::White)),
-                (picture(over(&rgba, 0))?, Some(Background::Black)),
-            ]),
+    /// See [`over_backgrounds`].
+    pub(super) fn pictures(&self) -> Result<Vec<(Picture, Option<Background>)>, MediaError> {
+        match &self.samples {
+            Samples::Rgb(rgb) => Ok(vec![(picture(self.width, self.height, Arc::clone(rgb))?, None)]),
+            Samples::Rgba(rgba) => over_backgrounds(self.width, self.height, rgba),
         }
     }
+
+    pub(super) fn into_rgba(self) -> Vec<u8> {
+        match self.samples {
+            Samples::Rgba(rgba) => rgba,
+            Samples::Rgb(rgb) => {
+                rgb.as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [r, g, b, u8::MAX]).collect()
+            }
+        }
+    }
+}
+
+/// One picture where every pixel is opaque; else one over white and one over black, since a drawing in
+/// either colour on transparency can be seen on one of them only.
+pub(super) fn over_backgrounds(
+    width: u32,
+    height: u32,
+    rgba: &[u8],
+) -> Result<Vec<(Picture, Option<Background>)>, MediaError> {
+    let laid = |background| picture(width, height, over(rgba, background));
+    if rgba.as_chunks::<4>().0.iter().all(|pixel| pixel[3] == u8::MAX) {
+        return Ok(vec![(laid(0)?, None)]);
+    }
+    Ok(vec![(laid(u8::MAX)?, Some(Background::White)), (laid(0)?, Some(Background::Black))])
+}
+
+fn picture(width: u32, height: u32, rgb: Arc<[u8]>) -> Result<Picture, MediaError> {
+    Picture::new(width, height, rgb).map_err(|e| MediaError::corrupt("image", e.to_string()))
 }
 
 /// Straight (not premultiplied) alpha over one level of grey, rounded to nearest.

@@ -9,6 +9,7 @@ pub(super) enum Format {
     WebP,
     Gif,
     Bmp,
+    Tiff,
 }
 
 impl Format {
@@ -19,6 +20,7 @@ impl Format {
             Self::WebP => super::webp::TYPE,
             Self::Gif => super::gif::TYPE,
             Self::Bmp => super::bmp::TYPE,
+            Self::Tiff => super::tiff::TYPE,
         }
     }
 }
@@ -33,16 +35,19 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<Format, MediaError> {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Format::Png),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => return Ok(Format::WebP),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => return Ok(Format::Gif),
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => return Ok(Format::Tiff),
         _ if is_bmp(bytes) => return Ok(Format::Bmp),
         _ => {}
     }
     // The first bytes of a supported format and no more: an upload that broke off at once.
-    let supported: [(&[u8], &'static str); 5] = [
+    let supported: [(&[u8], &'static str); 7] = [
         (b"\xff\xd8\xff", super::jpeg::TYPE),
         (b"\x89PNG\r\n\x1a\n", super::png::TYPE),
         (b"GIF89a", super::gif::TYPE),
         (b"GIF87a", super::gif::TYPE),
         (b"BM", super::bmp::TYPE),
+        (b"II*\0", super::tiff::TYPE),
+        (b"MM\0*", super::tiff::TYPE),
     ];
     if let Some((_, media_type)) = supported
         .iter()
@@ -64,9 +69,7 @@ fn is_bmp(bytes: &[u8]) -> bool {
 }
 
 fn name(bytes: &[u8]) -> (&'static str, &'static str) {
-    let magics: [(&[u8], &'static str, &'static str); 25] = [
-        (b"II*\0", "a TIFF", CONVERT),
-        (b"MM\0*", "a TIFF", CONVERT),
+    let magics: [(&[u8], &'static str, &'static str); 23] = [
         (b"II+\0", "a BigTIFF", CONVERT),
         (b"MM\0+", "a BigTIFF", CONVERT),
         (b"\xff\x0a", "a JPEG XL", CONVERT),

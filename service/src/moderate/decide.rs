@@ -9,7 +9,8 @@ use crate::policy::active::ActivePolicy;
 use crate::scheduler::Scored;
 use crate::store::overrides::Override;
 use crate::verdict::{
-    Action, ComputedOn, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict, Worst,
+    Action, ComputedOn, Content, ErrorNote, Facts, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict,
+    Worst,
 };
 
 /// One judge's answer to one policy's question.
@@ -155,23 +156,26 @@ pub fn override_for<'o>(policy: &str, overrides: &'o [Override]) -> Option<&'o O
         .or_else(|| overrides.iter().find(|o| !of_bytes(o) && of_policy(o)))
 }
 
-/// The verdict's action, and what raised it above the policies' own. `looked_at`: how many frames the
+/// The verdict's action, and what raised it above the policies' own. `facts` say how many frames the
 /// judges were shown; where one of them failed, its policy's `on_error` has spoken already.
-pub fn conclude(policies: &[PolicyAnswer], content: &Content, looked_at: u32) -> (Action, Vec<ErrorNote>) {
+pub fn conclude(policies: &[PolicyAnswer], facts: &Facts) -> (Action, Vec<ErrorNote>) {
     let counted = policies.iter().filter(|policy| policy.outcome != Outcome::Shadow);
     let action = counted.map(|policy| policy.action).max().unwrap_or(Action::Review);
-    let looked = policies.iter().any(|policy| policy.outcome != Outcome::Override);
-    if looked && looked_at < content.frames_total {
-        let note = ErrorNote {
+    // Where every policy is overridden, nothing rests on what was seen.
+    if policies.iter().all(|policy| policy.outcome == Outcome::Override) {
+        return (action, Vec::new());
+    }
+    let Content { frames_scored, frames_total, .. } = facts.content;
+    let mut raised = facts.doubts.clone();
+    if frames_scored < frames_total {
+        raised.push(ErrorNote {
             code: "frames_unscored".to_owned(),
             message: format!(
-                "{} of {} frames were scored: a person should see the rest",
-                content.frames_scored, content.frames_total
+                "{frames_scored} of {frames_total} frames were scored: a person should see the rest"
             ),
-        };
-        return (action.max(Action::Review), vec![note]);
+        });
     }
-    (action, Vec::new())
+    if raised.is_empty() { (action, raised) } else { (action.max(Action::Review), raised) }
 }
 
 /// What every verdict must hold, checked before it is recorded and on what came back from the record.

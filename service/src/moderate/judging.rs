@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use shieldgate_models::{Failure, Probability, Question};
 use time::OffsetDateTime;
 
 use super::decide::{self, Answered, Undecided};
-use super::{ModerateError, Moderator, Submission};
+use super::{ModerateError, Moderator};
+use crate::media;
 use crate::policy::active::ActivePolicy;
-use crate::scheduler::{Refused, Scored, Views};
+use crate::scheduler::{Lane, Refused, Scored, Views};
 use crate::store;
+use crate::store::contents;
 use crate::store::judgements::{self, Judgement};
 use crate::store::overrides::Override;
-use crate::verdict::{ComputedOn, PolicyAnswer, PolicyNotRun, Worst};
+use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun, Worst};
 
 /// Who decides which policy: an override, judges, or nobody.
 pub(super) struct Plan<'a> {
     overridden: Vec<(&'a ActivePolicy, &'a Override)>,
-    asked: Vec<&'a ActivePolicy>,
+    pub(super) asked: Vec<&'a ActivePolicy>,
     pub(super) not_run: Vec<PolicyNotRun>,
 }
 
@@ -33,6 +36,14 @@ impl<'a> Plan<'a> {
             }
         }
         plan
+    }
+
+    /// What shadow versions ask; an override leaves nothing to compare.
+    pub(super) fn of_shadows(shadows: &'a [ActivePolicy], overrides: &'a [Override]) -> Self {
+        let asked = shadows.iter().filter(|shadow| {
+            !shadow.asked.is_empty() && decide::override_for(&shadow.policy.id, overrides).is_none()
+        });
+        Self { overridden: Vec::new(), asked: asked.collect(), not_run: Vec::new() }
     }
 
     /// Nobody decides anything.
@@ -58,15 +69,25 @@ pub(super) struct Found {
 
 pub(super) type Findings = HashMap<(String, store::Sha256), Found>;
 
+/// What was on record, and what was not.
+#[derive(Default)]
+pub(super) struct Recalled<'p> {
+    pub(super) findings: Findings,
+    /// By judge, what must be asked.
+    pub(super) missing: HashMap<&'p str, Vec<Question>>,
+    /// What is in the bytes; only where nothing must be asked, so that nobody need look at them.
+    pub(super) facts: Option<Facts>,
+}
+
 impl Moderator {
-    pub(super) async fn recall_or_judge(
+    /// Those that this project had made itself; and, where nothing is left to ask, what is in the bytes.
+    pub(super) async fn recall<'p>(
         &self,
-        submission: &Submission,
+        project: &str,
         sha256: &store::Sha256,
-        plan: &Plan<'_>,
-        views: Arc<Views>,
-    ) -> Result<Findings, ModerateError> {
-        let mut findings = Findings::new();
+        plan: &'p Plan<'_>,
+    ) -> Result<Recalled<'p>, ModerateError> {
+        let mut recalled = Recalled::default();
         let wanted: Vec<(&str, store::Sha256, &Question)> = plan
             .asked
             .iter()
@@ -77,43 +98,61 @@ impl Moderator {
             })
             .collect();
         if wanted.is_empty() {
-            return Ok(findings);
+            return Ok(recalled);
         }
-        let pairs: Vec<_> =
+        let mut pairs: Vec<_> =
             wanted.iter().map(|(_, digest, question)| (*digest, *question.hash.as_bytes())).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
         let recall = async |conn: &mut store::PgConnection| {
-            judgements::recall(conn, &submission.project, sha256, &pairs).await
+            let on_record = judgements::recall(conn, project, sha256, &pairs).await?;
+            let facts = if on_record.len() == pairs.len() {
+                contents::facts(conn, sha256, media::PIPELINE_VERSION).await?
+            } else {
+                None
+            };
+            Ok((on_record, facts))
         };
-        let on_record = self.store.read(recall).await?;
-        let mut missing: HashMap<&str, Vec<Question>> = HashMap::new();
+        let (on_record, facts) = self.store.read(recall).await?;
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();
             let found = on_record.iter().find(|j| j.judge_digest == digest && j.question_hash == hash);
             match found.and_then(|judgement| Some((scored(judgement)?, self.elsewhere(judgement)))) {
                 Some((scored, computed_on)) => {
                     let found = Found { result: Ok(scored), recalled: true, computed_on };
-                    findings.insert((name.to_owned(), hash), found);
+                    recalled.findings.insert((name.to_owned(), hash), found);
                 }
                 None => {
-                    let questions = missing.entry(name).or_default();
+                    let questions = recalled.missing.entry(name).or_default();
                     if !questions.iter().any(|other| other.hash == question.hash) {
                         questions.push(question.clone());
                     }
                 }
             }
         }
+        // Limits may have become narrower since.
+        recalled.facts = facts.filter(|facts| self.admits(&facts.content) && recalled.missing.is_empty());
+        Ok(recalled)
+    }
+
+    /// Asks what was not on record.
+    pub(super) async fn judge(
+        &self,
+        (lane, deadline): (Lane, Instant),
+        recalled: Recalled<'_>,
+        views: Arc<Views>,
+    ) -> Result<Findings, ModerateError> {
+        let Recalled { mut findings, missing, .. } = recalled;
         let asking = missing.into_iter().map(|(name, questions)| {
             let views = Arc::clone(&views);
             async move {
-                let asking =
-                    self.scheduler.ask(name, submission.lane, views, questions.clone(), submission.deadline);
+                let asking = self.scheduler.ask(name, lane, views, questions.clone(), deadline);
                 let answers = asking.await?;
                 Ok::<_, Refused>((name, questions, answers))
             }
         });
-        let answered = futures_util::future::try_join_all(asking)
-            .await
-            .map_err(|refused| self.busy(submission.lane, refused))?;
+        let answered =
+            futures_util::future::try_join_all(asking).await.map_err(|refused| self.busy(lane, refused))?;
         for (name, questions, answers) in answered {
             for (question, result) in questions.into_iter().zip(answers) {
                 let key = (name.to_owned(), *question.hash.as_bytes());
@@ -131,26 +170,31 @@ impl Moderator {
         let mut answers: Vec<PolicyAnswer> =
             plan.overridden.iter().map(|(active, by)| decide::overridden(active, by)).collect();
         for active in &plan.asked {
-            let mut answered = Vec::with_capacity(active.asked.len());
-            for asked in &active.asked {
-                let Some(judge) = self.scheduler.judge(&asked.judge.name) else { continue };
-                let key = (asked.judge.name.clone(), *asked.question.hash.as_bytes());
-                let found = findings.get(&key).cloned().unwrap_or_else(|| Found {
-                    result: Err(Failure::Runtime("the judge was not asked".to_owned())),
-                    recalled: false,
-                    computed_on: None,
-                });
-                answered.push(Answered {
-                    card: judge.card(),
-                    result: found.result,
-                    recalled: found.recalled,
-                    computed_on: found.computed_on,
-                });
-            }
-            answers.push(decide::decide(active, answered)?);
+            answers.push(decide::decide(active, self.answered(active, findings))?);
         }
         answers.sort_by(|a, b| a.policy.cmp(&b.policy));
         Ok(answers)
+    }
+
+    /// What was found for one policy, in the order of its judges.
+    pub(super) fn answered<'a>(&'a self, active: &ActivePolicy, findings: &Findings) -> Vec<Answered<'a>> {
+        let mut answered = Vec::with_capacity(active.asked.len());
+        for asked in &active.asked {
+            let Some(judge) = self.scheduler.judge(&asked.judge.name) else { continue };
+            let key = (asked.judge.name.clone(), *asked.question.hash.as_bytes());
+            let found = findings.get(&key).cloned().unwrap_or_else(|| Found {
+                result: Err(Failure::Runtime("the judge was not asked".to_owned())),
+                recalled: false,
+                computed_on: None,
+            });
+            answered.push(Answered {
+                card: judge.card(),
+                result: found.result,
+                recalled: found.recalled,
+                computed_on: found.computed_on,
+            });
+        }
+        answered
     }
 
     /// The judgements that this submission added; only successes are kept.

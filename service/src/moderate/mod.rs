@@ -3,8 +3,9 @@
 //!
 //! 1. *identify*: hash the bytes, bind id and time.
 //! 2. *admit*: one look at the store for a replay, overrides and whether the policies at hand are stale.
-//! 3. *look*: decode within the limits, off the async threads; what will be scanned is stated.
-//! 4. *recall or judge*: judgements on record are taken, the rest is asked, one job a judge.
+//! 3. *recall*: judgements on record are taken; where none is missing, nobody need look at the bytes.
+//! 4. *look and judge*: decode within the limits, off the async threads; what will be scanned is stated;
+//!    what was not on record is asked, one job a judge.
 //! 5. *decide*: pure ([`decide`]); failures meet `on_error` there and nowhere else.
 //! 6. *keep*: the original is stored before the verdict commits, if it is to be kept at all.
 //! 7. *record*: one transaction ([`record`]); Postgres away → an error, never a verdict.
@@ -15,7 +16,7 @@
 //! idempotency key finds out. No database connection is held while a judge works.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -32,7 +33,9 @@ use crate::store::idempotency::Recorded;
 use crate::store::verdicts::Provenance;
 use crate::store::{self, Store, admission, verdicts};
 use crate::timestamp;
-use crate::verdict::{Action, Content, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict};
+use crate::verdict::{
+    Action, Content, ErrorNote, Facts, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict,
+};
 
 pub mod decide;
 mod error;
@@ -40,6 +43,7 @@ mod judging;
 pub mod policies;
 mod record;
 mod recorder;
+mod shadow;
 mod submission;
 
 pub use error::ModerateError;
@@ -97,6 +101,8 @@ pub struct Moderator {
     bulk_decoders: Arc<Semaphore>,
     /// In [`UNIT_BYTES`].
     pictures: Arc<Semaphore>,
+    /// Submissions that shadow versions may still be at.
+    shadowed: Arc<Semaphore>,
     config: ModerateConfig,
 }
 
@@ -111,12 +117,24 @@ impl Moderator {
         let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
         let bulk_decoders = Arc::new(Semaphore::new((config.decoders / 2).max(1)));
         let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
+        let shadowed = Arc::new(Semaphore::new(shadow::PENDING_MAX));
         let recorder = Recorder::start(&store);
-        Self { store, scheduler, policies, recorder, originals, decoders, bulk_decoders, pictures, config }
+        Self {
+            store,
+            scheduler,
+            policies,
+            recorder,
+            originals,
+            decoders,
+            bulk_decoders,
+            pictures,
+            shadowed,
+            config,
+        }
     }
 
     #[tracing::instrument(name = "moderate", skip_all, fields(project = submission.project, source = submission.source))]
-    pub async fn moderate(&self, submission: Submission) -> Result<Verdict, ModerateError> {
+    pub async fn moderate(self: &Arc<Self>, submission: Submission) -> Result<Verdict, ModerateError> {
         let now = timestamp::now();
         let sha256 = self.hash(&submission.original).await?;
         let fingerprint = submission.fingerprint(&sha256);
@@ -140,8 +158,16 @@ impl Moderator {
             return Err(ModerateError::NothingJudged { reasons: plan.reasons() });
         }
 
-        let (looked, views) = self.look(&submission).await?;
-        let findings = self.recall_or_judge(&submission, &sha256, &plan, views).await?;
+        let mut recalled = self.recall(&submission.project, &sha256, &plan).await?;
+        let (facts, findings, views) = match recalled.facts.take() {
+            Some(facts) => (facts, recalled.findings, None),
+            None => {
+                let (lane, deadline) = (submission.lane, submission.deadline);
+                let (facts, views) = self.look(&submission.original, &sha256, (lane, deadline)).await?;
+                let findings = self.judge((lane, deadline), recalled, Arc::clone(&views)).await?;
+                (facts, findings, Some(views))
+            }
+        };
         let judged = self.decide(&plan, &findings);
         let answers = match judged {
             Ok(answers) => answers,
@@ -152,7 +178,7 @@ impl Moderator {
             }
         };
 
-        let verdict = self.conclude(&submission, &sha256, &looked, answers, plan.not_run.clone(), now);
+        let verdict = self.conclude(&submission, &facts, answers, plan.not_run.clone(), now);
         let requested: Vec<String> = selected.iter().map(|active| active.policy.id.clone()).collect();
         decide::check(&verdict, &requested)?;
         let kept = self.keep(&submission, &sha256, verdict.action, now).await?;
@@ -161,6 +187,7 @@ impl Moderator {
             requested,
             sha256,
             kept,
+            facts: views.is_some().then_some(facts),
             judgements: self.fresh(&findings, now),
             provenance: Provenance {
                 key_id: submission.key_id,
@@ -174,7 +201,11 @@ impl Moderator {
             request_id: submission.request_id.clone(),
         };
         match self.recorder.record(recording).await? {
-            Ok(recorded) => Ok(recorded),
+            Ok(recorded) => {
+                let shadows = set.shadows_of(&selected);
+                self.shadow(&submission, &recorded, shadows, admission.overrides.clone(), views);
+                Ok(recorded)
+            }
             Err(earlier) => self.replay(&submission, earlier, fingerprint).await,
         }
     }
@@ -202,11 +233,23 @@ impl Moderator {
         verdict.ok_or(ModerateError::IdempotencyConflict)
     }
 
+    /// Whether it would be taken in today; the bytes themselves were held against the limits by now.
+    fn admits(&self, content: &Content) -> bool {
+        let limits = &self.config.limits;
+        u64::from(content.width) * u64::from(content.height) <= limits.pixels_max
+            && content.bytes <= limits.bytes_max
+    }
+
     /// What was found, and the pictures apart from it.
-    async fn look(&self, submission: &Submission) -> Result<(Looked, Arc<Views>), ModerateError> {
-        let deadline = submission.deadline.into();
+    async fn look(
+        &self,
+        original: &Original,
+        sha256: &store::Sha256,
+        (lane, deadline): (Lane, Instant),
+    ) -> Result<(Facts, Arc<Views>), ModerateError> {
+        let deadline = deadline.into();
         let permits = async {
-            let bulk = match submission.lane {
+            let bulk = match lane {
                 Lane::Interactive => None,
                 Lane::Bulk => Some(Arc::clone(&self.bulk_decoders).acquire_owned().await?),
             };
@@ -214,11 +257,12 @@ impl Moderator {
         };
         let permits = tokio::time::timeout_at(deadline, permits)
             .await
-            .map_err(|_| self.busy(submission.lane, Refused::Deadline))?
+            .map_err(|_| self.busy(lane, Refused::Deadline))?
             .map_err(|_| ModerateError::DecoderGone)?;
-        let (original, limits) = (submission.original.clone(), self.config.limits);
+        let (bytes, limits) = (original.clone(), self.config.limits);
         // The permits go with the work, which goes on where the client has left.
-        let decode = move || (media::look(original.as_ref(), &limits), permits);
+        let span = tracing::info_span!("decode", bytes = bytes.as_ref().len());
+        let decode = move || span.in_scope(|| (media::look(bytes.as_ref(), &limits), permits));
         let (looked, permits) =
             tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
         let mut looked = looked?;
@@ -229,17 +273,17 @@ impl Moderator {
         let room = Arc::clone(&self.pictures).acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX));
         let memory = tokio::time::timeout_at(deadline, room)
             .await
-            .map_err(|_| self.busy(submission.lane, Refused::Deadline))?
+            .map_err(|_| self.busy(lane, Refused::Deadline))?
             .map_err(|_| ModerateError::DecoderGone)?;
         drop(permits);
-        Ok((looked, Arc::new(Views { views, memory: Some(memory) })))
+        let facts = facts(&looked, sha256, original.as_ref().len());
+        Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
     }
 
     fn conclude(
         &self,
         submission: &Submission,
-        sha256: &store::Sha256,
-        looked: &Looked,
+        facts: &Facts,
         policies: Vec<PolicyAnswer>,
         policies_not_run: Vec<PolicyNotRun>,
         now: OffsetDateTime,
@@ -247,18 +291,11 @@ impl Moderator {
         let asked = policies.iter().any(|policy| policy.outcome != Outcome::Override);
         let mut judges = policies.iter().flat_map(|policy| &policy.judges);
         let scored = judges.any(|judge| judge.probability.is_some());
-        let content = Content {
-            sha256: hex(sha256),
-            pdq: None,
-            media_type: looked.media_type.to_owned(),
-            width: looked.width,
-            height: looked.height,
-            bytes: submission.original.as_ref().len() as u64,
-            frames_total: looked.frames_total,
-            frames_scored: u32::from(scored),
-            trailing_bytes: looked.trailing_bytes,
-        };
-        let (action, raised) = decide::conclude(&policies, &content, FRAMES_LOOKED_AT);
+        let (action, raised) = decide::conclude(&policies, facts);
+        let mut content = facts.content.clone();
+        if !scored {
+            content.frames_scored = 0;
+        }
         Verdict {
             id: Uuid::now_v7(),
             status: Status::Done,
@@ -307,8 +344,25 @@ impl Moderator {
     }
 }
 
-/// The first frame of an animation, until every frame is.
-const FRAMES_LOOKED_AT: u32 = 1;
+fn facts(looked: &Looked, sha256: &store::Sha256, bytes: usize) -> Facts {
+    let several = looked.frames_total > 1;
+    let content = Content {
+        sha256: hex(sha256),
+        pdq: looked.pdq.as_ref().map(ToString::to_string),
+        pdq_quality: looked.pdq.as_ref().map(|pdq| pdq.quality),
+        media_type: looked.media_type.to_owned(),
+        width: looked.width,
+        height: looked.height,
+        bytes: bytes as u64,
+        frames_total: looked.frames_total,
+        frames_scored: looked.frames_scored,
+        frames_distinct: looked.frames_distinct.filter(|_| several),
+        trailing_bytes: looked.trailing_bytes,
+    };
+    let note =
+        |doubt: &media::Doubt| ErrorNote { code: doubt.code.to_owned(), message: doubt.message.to_owned() };
+    Facts { content, doubts: looked.doubts.iter().map(note).collect() }
+}
 
 /// Granularity of the pictures' budget.
 const UNIT_BYTES: u64 = 64 * 1024;

@@ -37,14 +37,16 @@ impl PolicyCache {
     }
 }
 
-/// Reads and resolves the active versions; shadow versions do not judge yet.
+/// Reads and resolves the versions in force. A shadow version that can't be judged here is left out: it
+/// has no effect, so its lack must have none either.
 pub async fn load(store: &Store, scheduler: &Scheduler, project: &str) -> Result<ActiveSet, ModerateError> {
     let in_force = {
         let mut conn = store.acquire().await?;
         store::policies::in_force(&mut conn, project).await?
     };
-    let mut policies = Vec::new();
-    for version in in_force.policies.into_iter().filter(|version| version.state == State::Active) {
+    let (mut policies, mut shadows) = (Vec::new(), Vec::new());
+    for version in in_force.policies {
+        let shadow = version.state == State::Shadow;
         let policy: Policy =
             serde_json::from_value(version.body).map_err(|source| StoreError::Inconsistent {
                 table: "policy_versions",
@@ -52,9 +54,13 @@ pub async fn load(store: &Store, scheduler: &Scheduler, project: &str) -> Result
                 row: format!("{project}/{}/{}", version.policy, version.version),
                 source: Box::new(source),
             })?;
-        policies.push(resolve(policy, version.version, scheduler)?);
+        match (resolve(policy, version.version, scheduler), shadow) {
+            (resolved, false) => policies.push(resolved?),
+            (Ok(resolved), true) => shadows.push(resolved),
+            (Err(error), true) => tracing::warn!(project, %error, "a shadow version is not judged here"),
+        }
     }
-    Ok(ActiveSet { generation: in_force.generation, policies })
+    Ok(ActiveSet { generation: in_force.generation, policies, shadows })
 }
 
 /// Against the judges of this process.

@@ -7,12 +7,13 @@ use uuid::Uuid;
 
 use super::decide::{self, Undecided};
 use super::{ModerateError, Submission, hex};
+use crate::media;
 use crate::store::contents::{Kept, Seen};
 use crate::store::idempotency::{Insertion, Key, Recorded};
 use crate::store::judgements::{Judged, Judgement};
 use crate::store::verdicts::Provenance;
 use crate::store::{self, Store, StoreError, audit, contents, idempotency, judgements, verdicts};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::{Facts, Outcome, Verdict};
 
 /// Everything that one submission puts on record.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Recording {
     pub(super) requested: Vec<String>,
     pub(super) sha256: store::Sha256,
     pub(super) kept: Option<Kept>,
+    /// What was found in the bytes, where they were looked at.
+    pub(super) facts: Option<Facts>,
     /// Those that are new.
     pub(super) judgements: Vec<Judgement>,
     pub(super) provenance: Provenance,
@@ -50,7 +53,8 @@ pub(super) async fn commit(store: &Store, recordings: &[Recording]) -> Result<Ou
     let mut judged = Vec::new();
     for it in &ours {
         let Verdict { content, project, created_at, .. } = &it.verdict;
-        seen.push(Seen { content, kind: "image", kept: it.kept.as_ref(), at: *created_at });
+        let facts = it.facts.as_ref().map(|facts| (facts, media::PIPELINE_VERSION));
+        seen.push(Seen { content, kind: "image", kept: it.kept.as_ref(), facts, at: *created_at });
         let sha256 = &it.sha256;
         judged.extend(it.judgements.iter().map(|judgement| Judged { project, sha256, judgement }));
     }
@@ -106,7 +110,11 @@ async fn claim(
     Ok(taken)
 }
 
-/// The SHA-256 of the canonical JSON of the verdict as it is answered: what the audit entry pins down.
+/// Who acts where nobody asked.
+pub(super) const SYSTEM: &str = "system";
+
+/// The SHA-256 of the canonical JSON of the verdict as it is answered: what the audit entry pins down. What
+/// shadow versions say comes later and is no part of it.
 fn verdict_hash(verdict: &Verdict) -> Result<String, serde_json::Error> {
     // By way of text, so that a probability is hashed in the digits it is answered with.
     let value = serde_json::from_str(&serde_json::to_string(verdict)?)?;

@@ -52,7 +52,7 @@ impl Recorder {
 
     /// What stands on record, when it does; or, as the inner error, what another request recorded under
     /// the same idempotency key in the meantime. Where the caller has left it may be recorded all the same.
-    #[tracing::instrument(name = "moderate.record", skip_all)]
+    #[tracing::instrument(name = "record", skip_all)]
     pub(super) async fn record(&self, recording: Recording) -> Told {
         let (tell, told) = oneshot::channel();
         let ended = || ModerateError::Store(StoreError::unavailable("the writers have ended"));

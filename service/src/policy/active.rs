@@ -28,6 +28,8 @@ pub struct ActiveSet {
     /// The store's counter when this was read: a newer one means a newer set.
     pub generation: i64,
     pub policies: Vec<ActivePolicy>,
+    /// Versions in the shadow: judged and recorded, without effect.
+    pub shadows: Vec<ActivePolicy>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,13 @@ impl ActivePolicy {
 }
 
 impl ActiveSet {
+    /// The shadow versions of the policies that were selected.
+    pub fn shadows_of(&self, selected: &[&ActivePolicy]) -> Vec<ActivePolicy> {
+        let asked =
+            |shadow: &&ActivePolicy| selected.iter().any(|active| active.policy.id == shadow.policy.id);
+        self.shadows.iter().filter(asked).cloned().collect()
+    }
+
     /// The policies for one kind of content; with `only`, those alone, or the first name that is not active.
     pub fn select(&self, modality: Modality, only: Option<&[String]>) -> Result<Vec<&ActivePolicy>, String> {
         let of_kind = || self.policies.iter().filter(move |active| active.policy.modality == modality);

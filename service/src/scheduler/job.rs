@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use shieldgate_models::{Answer, Failure, Probability, Question};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::Refused;
 use crate::media::View;
@@ -34,6 +35,10 @@ pub(super) struct Job {
     pub(super) views: Arc<Views>,
     pub(super) questions: Vec<Question>,
     left: AtomicBool,
+    /// The request's; batches are linked to it.
+    pub(super) span: Span,
+    /// From the queue's end to its head.
+    wait: Mutex<Option<Span>>,
     progress: Mutex<Progress>,
 }
 
@@ -50,7 +55,14 @@ impl Job {
     ) -> (Arc<Self>, oneshot::Receiver<Result<Answers, Refused>>) {
         let (tell, told) = oneshot::channel();
         let progress = Mutex::new(Progress { found: vec![None; views.views.len()], tell: Some(tell) });
-        (Arc::new(Self { views, questions, left: AtomicBool::new(false), progress }), told)
+        let wait = Mutex::new(Some(tracing::info_span!("wait")));
+        let (left, span) = (AtomicBool::new(false), Span::current());
+        (Arc::new(Self { views, questions, left, span, wait, progress }), told)
+    }
+
+    /// Its first view's turn has come.
+    pub(super) fn begins(&self) {
+        self.wait.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Nobody waits for it any more.

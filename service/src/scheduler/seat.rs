@@ -144,14 +144,30 @@ impl Seat {
     pub(super) fn work(&self) {
         while let Some((batch, stop)) = self.next() {
             let asked: Vec<Asked<'_>> = batch.parts.iter().filter_map(asked).collect();
+            let span = self.span(&batch);
             let began = Instant::now();
             let run = || self.judge.judge_batch(&asked, &stop);
             let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
                 tracing::error!(judge = self.judge.card().name, "the judge panicked");
                 asked.iter().map(|asked| vec![Err(panicked()); asked.questions.len()]).collect()
             });
+            drop(span);
             self.done(batch, answers, began.elapsed());
         }
+    }
+
+    /// Of the first job's trace; the others, whose pictures share the run, are linked to it.
+    fn span(&self, batch: &Batch<Arc<Job>>) -> tracing::span::EnteredSpan {
+        let parent = batch.parts.first().and_then(|(job, _)| job.span.id());
+        let (judge, pictures) = (self.judge.card().name.as_str(), batch.parts.len());
+        let span = tracing::info_span!(parent: parent.clone(), "judge", judge, pictures);
+        for (job, _) in &batch.parts {
+            job.begins();
+            if job.span.id() != parent {
+                span.follows_from(job.span.id());
+            }
+        }
+        span.entered()
     }
 
     /// Blocks until there is a batch; none where the thread is to end.

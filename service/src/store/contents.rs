@@ -4,8 +4,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::read::{Place, signed, unhex};
-use super::{Result, Sha256};
-use crate::verdict::Content;
+use super::{Result, Sha256, StoreError};
+use crate::verdict::{Content, Facts};
 
 /// Where the bytes lie and how long they may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Seen<'a> {
     pub kind: &'static str,
     /// None asks for nothing.
     pub kept: Option<&'a Kept>,
+    /// What was found in it, and by which version of the media pipeline; none where nobody looked.
+    pub facts: Option<(&'a Facts, &'a str)>,
     pub at: OffsetDateTime,
 }
 
@@ -37,9 +39,14 @@ pub async fn upsert(conn: &mut PgConnection, seen: &[Seen<'_>]) -> Result<()> {
     let each = |column: fn(&Row<'_>) -> i64| rows.iter().map(column).collect::<Vec<i64>>();
     let first = sqlx::query(
         "insert into contents (sha256, kind, media_type, bytes, width, height, frames_total, pdq,
-                               first_seen_at, kept_at, kept_until)
-         select * from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
-                              $7::bigint[], $8::bytea[], $9::timestamptz[], $10::text[], $11::timestamptz[])
+                               first_seen_at, kept_at, kept_until, facts, pipeline)
+         select sha256, kind, media_type, bytes, width, height, frames_total, pdq,
+                first_seen_at, kept_at, kept_until, facts::json, pipeline
+         from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                              $7::bigint[], $8::bytea[], $9::timestamptz[], $10::text[], $11::timestamptz[],
+                     $12::text[], $13::text[])
+              u (sha256, kind, media_type, bytes, width, height, frames_total, pdq,
+                 first_seen_at, kept_at, kept_until, facts, pipeline)
          on conflict (sha256) do nothing",
     )
     .bind(rows.iter().map(|row| row.sha256.as_slice()).collect::<Vec<_>>())
@@ -53,6 +60,8 @@ pub async fn upsert(conn: &mut PgConnection, seen: &[Seen<'_>]) -> Result<()> {
     .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.kept.map(|kept| kept.at.as_str())).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.kept.map(|kept| kept.until)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.facts.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.pipeline).collect::<Vec<_>>())
     .execute(&mut *conn)
     .await?;
     if first.rows_affected() == rows.len() as u64 {
@@ -60,20 +69,25 @@ pub async fn upsert(conn: &mut PgConnection, seen: &[Seen<'_>]) -> Result<()> {
     }
     // Second statements and not DO UPDATE: that would lock the row of a popular picture for every upload
     // of it, though hardly one of them has anything to change.
-    for row in rows.iter().filter(|row| row.kept.is_some() || row.pdq.is_some()) {
+    for row in rows.iter().filter(|row| row.kept.is_some() || row.facts.is_some()) {
         sqlx::query(
             "update contents set
                  pdq = coalesce(pdq, $2),
+                 facts = coalesce($5::text::json, facts),
+                 pipeline = coalesce($6, pipeline),
                  kept_at = coalesce($3, kept_at),
                  kept_until = greatest(kept_until, $4)
              where sha256 = $1
                and ((pdq is null and $2 is not null)
+                    or ($6 is not null and pipeline is distinct from $6)
                     or ($3 is not null and (kept_until is null or kept_until < $4)))",
         )
         .bind(row.sha256)
         .bind(row.pdq)
         .bind(row.kept.map(|kept| kept.at.as_str()))
         .bind(row.kept.map(|kept| kept.until))
+        .bind(row.facts.as_deref())
+        .bind(row.pipeline)
         .execute(&mut *conn)
         .await?;
     }
@@ -87,13 +101,18 @@ struct Row<'a> {
     content: &'a Content,
     kind: &'static str,
     kept: Option<&'a Kept>,
+    facts: Option<String>,
+    pipeline: Option<&'a str>,
     at: OffsetDateTime,
 }
 
 impl<'a> Row<'a> {
     fn of(seen: &Seen<'a>) -> Result<Self> {
-        let Seen { content, kind, kept, at } = *seen;
+        let Seen { content, kind, kept, facts, at } = *seen;
+        let text = facts.map(|(facts, _)| serde_json::to_string(facts)).transpose();
         Ok(Self {
+            facts: text.map_err(|error| StoreError::unstorable("facts", error.to_string()))?,
+            pipeline: facts.map(|(_, pipeline)| pipeline),
             sha256: unhex("content.sha256", &content.sha256)?,
             pdq: content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose()?,
             bytes: signed("content.bytes", content.bytes)?,
@@ -105,13 +124,29 @@ impl<'a> Row<'a> {
     }
 
     /// Takes over what another sight of the same bytes wishes.
-    fn absorb(&mut self, again: &Self) -> bool {
+    fn absorb(&mut self, again: &mut Self) -> bool {
         self.pdq = self.pdq.or(again.pdq);
+        if self.facts.is_none() {
+            (self.facts, self.pipeline) = (again.facts.take(), again.pipeline);
+        }
         if again.kept.map(|kept| kept.until) > self.kept.map(|kept| kept.until) {
             self.kept = again.kept;
         }
         true
     }
+}
+
+/// What this version of the media pipeline found in the bytes, if it looked.
+#[tracing::instrument(name = "db.content.facts", skip_all)]
+pub async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &str) -> Result<Option<Facts>> {
+    let text: Option<String> =
+        sqlx::query_scalar("select facts::text from contents where sha256 = $1 and pipeline = $2")
+            .bind(sha256)
+            .bind(pipeline)
+            .fetch_optional(conn)
+            .await?;
+    let place = || Place::new("contents", super::read::hex(sha256));
+    text.map(|text| serde_json::from_str(&text).map_err(|error| place().wrong("facts", error))).transpose()
 }
 
 /// Contents whose time is over and that no legal hold protects, longest overdue first. Inside a

@@ -4,10 +4,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{Place, utc};
+use super::read::{Place, signed, utc};
 use super::{Result, Sha256, StoreError};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
     pub id: Uuid,
     pub project: String,
@@ -18,6 +18,10 @@ pub struct ApiKey {
     pub hash: Sha256,
     /// Of `moderate`, `read`, `review`, `admin`; at least one.
     pub scopes: Vec<String>,
+    /// Submissions a second, in each process; none: no limit.
+    pub rate_per_second: Option<f32>,
+    /// Submissions a day (UTC), in all processes; none: no limit.
+    pub daily_quota: Option<u64>,
     pub created_at: OffsetDateTime,
     pub revoked_at: Option<OffsetDateTime>,
 }
@@ -30,6 +34,8 @@ struct Row {
     prefix: String,
     hash: Vec<u8>,
     scopes: Vec<String>,
+    rate_per_second: Option<f32>,
+    daily_quota: Option<i64>,
     created_at: OffsetDateTime,
     revoked_at: Option<OffsetDateTime>,
 }
@@ -46,6 +52,8 @@ impl TryFrom<Row> for ApiKey {
             prefix: row.prefix,
             hash: place.sha256("hash", &row.hash)?,
             scopes: row.scopes,
+            rate_per_second: row.rate_per_second,
+            daily_quota: row.daily_quota.map(|quota| place.count("daily_quota", quota)).transpose()?,
             created_at: utc(row.created_at),
             revoked_at: row.revoked_at.map(utc),
         })
@@ -65,8 +73,8 @@ pub async fn create(conn: &mut PgConnection, new: &ApiKey) -> Result<()> {
         ));
     }
     sqlx::query(
-        "insert into api_keys (id, project, name, prefix, hash, scopes, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into api_keys (id, project, name, prefix, hash, scopes, created_at, rate_per_second, daily_quota)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(new.id)
     .bind(&new.project)
@@ -75,6 +83,8 @@ pub async fn create(conn: &mut PgConnection, new: &ApiKey) -> Result<()> {
     .bind(new.hash)
     .bind(&new.scopes)
     .bind(new.created_at)
+    .bind(new.rate_per_second)
+    .bind(new.daily_quota.map(|quota| signed("daily_quota", quota)).transpose()?)
     .execute(conn)
     .await?;
     Ok(())

@@ -20,6 +20,7 @@ pub mod overrides;
 pub mod partitions;
 pub mod policies;
 pub(crate) mod provision;
+pub mod quotas;
 mod read;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,7 +31,7 @@ pub mod verdicts;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection as _, PgPool, Postgres};
 
 pub use cursor::{Cursor, CursorError, Page};
 pub use error::{Conflict, StoreError};
@@ -68,6 +69,9 @@ impl Default for StoreConfig {
     }
 }
 
+/// For so long after its last use a connection is taken to be alive.
+const TRUSTED_FOR: Duration = Duration::from_millis(500);
+
 /// Beyond the time that a connection and the statements may take: past it Postgres, or the way to it, hangs.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -89,6 +93,16 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
+            // Asked after only where it has been idle: a round trip more for each request is dear.
+            .test_before_acquire(false)
+            .before_acquire(|conn, now| {
+                Box::pin(async move {
+                    if now.idle_for > TRUSTED_FOR {
+                        conn.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(move |conn, _| {
                 let (statement_timeout, lock_timeout) = (statement_timeout.clone(), lock_timeout.clone());
                 Box::pin(async move {

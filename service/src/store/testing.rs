@@ -116,6 +116,8 @@ pub(crate) fn verdict(project: &str, created_at: OffsetDateTime, sha256: Sha256)
             frames_total: 1,
             frames_scored: 1,
             trailing_bytes: None,
+            pdq_quality: None,
+            frames_distinct: None,
         },
         policies: vec![answer("sexual", 0.6)],
         policies_not_run: vec![PolicyNotRun { policy: "violence".into(), reason: "not installed".into() }],

@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "this is all tests")]
 
+mod animations;
+mod bombs;
 mod build;
 mod golden;
 mod hostile;
 mod memory;
+mod moving;
+mod mutate;
+#[path = "../../../tests/src/mutate.rs"]
+pub mod mutator;
+mod pdq;
 mod prefixes;
 mod refusals;
 mod trailing;
@@ -27,10 +34,12 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     let mut names: Vec<String> = std::fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| [".jpg", ".png", ".webp", ".gif", ".bmp"].iter().any(|end| name.ends_with(end)))
+        .filter(|name| {
+            [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif"].iter().any(|end| name.ends_with(end))
+        })
         .collect();
     names.sort_unstable();
-    assert!(names.len() >= 45, "samples are missing");
+    assert!(names.len() >= 65, "samples are missing");
     names.into_iter().map(|name| (name.clone(), sample(&name))).collect()
 }
 
@@ -42,21 +51,5 @@ fn code(bytes: &[u8]) -> &'static str {
     match seen(bytes) {
         Ok(_) => "accepted",
         Err(e) => e.code(),
-    }
-}
-
-/// Small and seeded, so that a failure can be run again.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
     }
 }

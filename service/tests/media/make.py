@@ -51,6 +51,15 @@ def keep(name, data, mode="RGB", upright=False):
         image.convert(mode).save(here / "golden" / f"{name}.png", optimize=True)
 
 
+def keep_frames(name, data):
+    """All frames as Pillow composes them."""
+    (here / name).write_bytes(data)
+    with Image.open(io.BytesIO(data)) as image:
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            image.convert("RGBA").save(here / "golden" / f"{name}.{frame}.png", optimize=True)
+
+
 def save(image, format, **options):
     out = io.BytesIO()
     image.save(out, format, **options)
@@ -166,3 +175,166 @@ keep("rgb24.bmp", save(small, "BMP"))
 keep("palette8.bmp", save(small.quantize(64), "BMP"))
 keep("one_bit.bmp", save(one_bit, "BMP"))
 keep("gray.bmp", save(small.convert("L"), "BMP"))
+
+# Animations whose frames are partial, see-through and disposed of in every way the format has. The first
+# frame fills the canvas, then come squares, discs and rings, some of them half transparent.
+def sprites():
+    frames = [fade]
+    for i in range(1, 8):
+        sprite = Image.new("RGBA", small.size)
+        draw = ImageDraw.Draw(sprite)
+        colour = ((i * 67) % 256, (i * 101) % 256, (i * 29) % 256, 120 + 15 * i if i % 2 else 255)
+        draw.ellipse((i * 4, i * 2, i * 4 + 14, i * 2 + 12), fill=colour)
+        draw.rectangle((40 - i * 5, 3, 44 - i * 5, 28), outline=colour)
+        frames.append(sprite)
+    return frames
+
+
+# A GIF with a transparent colour in every frame: without one Pillow restores to a background colour, which
+# browsers don't.
+pieces = []
+for i in range(8):
+    piece = Image.new("P", small.size, 0 if i else 30)
+    piece.putpalette([v for n in range(256) for v in ((n * 37) % 256, (n * 91) % 256, (n * 53) % 256)])
+    draw = ImageDraw.Draw(piece)
+    draw.ellipse((i * 4, i * 2, i * 4 + 14, i * 2 + 12), fill=40 + i)
+    draw.rectangle((40 - i * 5, 3, 44 - i * 5, 28), outline=60 + i)
+    draw.rectangle((2, 2, 5, 5), fill=0)
+    pieces.append(piece)
+keep_frames(
+    "disposals.gif",
+    save(pieces[0], "GIF", save_all=True, append_images=pieces[1:], transparency=0, optimize=False, duration=[10, 20, 70, 10, 30, 40, 500, 10], disposal=[1, 2, 3, 1, 2, 3, 3, 1]),
+)
+first, *rest = sprites()
+
+
+# An APNG by hand, and what it shows: Pillow pastes half-transparent frames where the format says "over".
+def animated_png(frames):
+    """Frames as (image, (left, top), dispose, blend, delay in ms)."""
+    size = frames[0][0].size
+    out = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 6, 0, 0, 0))
+    out += chunk(b"acTL", struct.pack(">II", len(frames), 0))
+    sequence, canvas, shown = 0, Image.new("RGBA", size), []
+    for image, place, dispose, blend, delay in frames:
+        control = struct.pack(">IIIIIHHBB", sequence, *image.size, *place, delay, 1000, dispose, blend)
+        rows = image.tobytes()
+        stride = image.width * 4
+        data = zlib.compress(b"".join(b"\0" + rows[y * stride : (y + 1) * stride] for y in range(image.height)), 9)
+        out += chunk(b"fcTL", control)
+        out += chunk(b"fdAT", struct.pack(">I", sequence + 1) + data) if sequence else chunk(b"IDAT", data)
+        sequence += 2 if sequence else 1
+        before = canvas.copy()
+        if blend:
+            canvas.alpha_composite(image, place)
+        else:
+            canvas.paste(image, place)
+        shown.append(canvas.copy())
+        if dispose == 1:
+            canvas.paste((0, 0, 0, 0), (*place, place[0] + image.width, place[1] + image.height))
+        elif dispose == 2:
+            canvas = before
+    return out + chunk(b"IEND", b""), shown
+
+
+plan = [(0, 0), (1, 1), (2, 1), (0, 1), (2, 0), (1, 1), (0, 0), (0, 1)]
+cut = [(first, (0, 0))] + [(sprite.crop((i, 2 * i, 40 + i, 20 + i)), (i, 2 * i)) for i, sprite in enumerate(rest)]
+data, shown = animated_png([(image, place, *how, 10 * i + 10) for i, ((image, place), how) in enumerate(zip(cut, plan))])
+(here / "disposals.png").write_bytes(data)
+for i, canvas in enumerate(shown):
+    canvas.save(here / "golden" / f"disposals.png.{i}.png", optimize=True)
+keep_frames(
+    "disposals.webp",
+    save(first, "WEBP", save_all=True, append_images=rest, duration=[10, 20, 70, 10, 30, 40, 500, 10], lossless=True, minimize_size=True, allow_mixed=False),
+)
+keep_frames(
+    "disposals_lossy.webp",
+    save(first, "WEBP", save_all=True, append_images=rest, duration=40, quality=70, kmin=0, kmax=0),
+)
+
+
+# 16 bits a sample, which Pillow reads and does not write.
+def deep(width, height, channels):
+    rng = random.Random(16)
+    return [[[(x * 1021 + y * 2039 * (c + 1) + rng.randrange(300)) % 65536 for c in range(channels)] for x in range(width)] for y in range(height)]
+
+
+def png16(rows, colour):
+    raw = b"".join(b"\0" + b"".join(struct.pack(f">{len(p)}H", *p) for p in row) for row in rows)
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+
+
+keep("deep.png", png16(deep(40, 24, 3), 2))
+keep("deep_alpha.png", png16(deep(40, 24, 4), 6), mode="RGBA")
+
+
+def tiff(tags, strips, endian="<", tail=b""):
+    """One page: tags as (number, type, values), strips of bytes."""
+    sizes = {1: "B", 3: "H", 4: "I"}
+    tags = sorted(tags + [(273, 4, [0] * len(strips)), (279, 4, [len(s) for s in strips])])
+    at = 8 + 2 + 12 * len(tags) + 4
+    extra = b""
+    offsets = []
+    def packed(kind, values):
+        return struct.pack(f"{endian}{len(values)}{sizes[kind]}", *values)
+    lists = sum(len(packed(k, v)) for _, k, v in tags if len(packed(k, v)) > 4)
+    data_at = at + lists
+    for strip in strips:
+        offsets.append(data_at)
+        data_at += len(strip)
+    body = struct.pack(f"{endian}H", len(tags))
+    for number, kind, values in tags:
+        values = offsets if number == 273 else values
+        value = packed(kind, values)
+        body += struct.pack(f"{endian}HHI", number, kind, len(values))
+        if len(value) > 4:
+            body += struct.pack(f"{endian}I", at + len(extra))
+            extra += value
+        else:
+            body += value.ljust(4, b"\0")
+    body += struct.pack(f"{endian}I", 0)
+    order = b"II*\0" if endian == "<" else b"MM\0*"
+    return order + struct.pack(f"{endian}I", 8) + body + extra + b"".join(strips) + tail
+
+
+def tags(width, height, bits, photometric, samples, compression=1, planar=1, rows=None, extra=()):
+    return [
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * samples), (259, 3, [compression]),
+        (262, 3, [photometric]), (277, 3, [samples]), (278, 4, [rows or height]), (284, 3, [planar]), *extra,
+    ]
+
+
+# TIFF
+keep("rgb.tif", save(small, "TIFF"))
+for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+    keep(f"rgb_{compression.removeprefix('tiff_')}.tif", save(small, "TIFF", compression=compression))
+keep("predictor.tif", save(small, "TIFF", compression="tiff_lzw", tiffinfo={317: 2}))
+keep("gray.tif", save(small.convert("L"), "TIFF", compression="tiff_lzw"))
+keep("gray_alpha.tif", save(fade.convert("LA"), "TIFF"), mode="RGBA")
+keep("rgba.tif", save(fade, "TIFF", compression="tiff_lzw"), mode="RGBA")
+keep("one_bit.tif", save(one_bit, "TIFF"))
+keep("palette.tif", save(small.quantize(16), "TIFF", compression="packbits"))
+keep("cmyk.tif", save(small.convert("CMYK"), "TIFF", compression="tiff_lzw"))
+keep("exif_6.tif", save(small, "TIFF", tiffinfo={274: 6}), upright=True)
+keep("pages.tif", save(small, "TIFF", save_all=True, append_images=[noise(), noise(), small.convert("L").resize((20, 30))]))
+wide, high = small.size
+planes = [bytes(small.getchannel(c).tobytes()) for c in "RGB"]
+keep("planar.tif", tiff(tags(wide, high, 8, 2, 3, planar=2), planes))
+rows = deep(40, 24, 3)
+for endian, name in (("<", "deep"), (">", "deep_big_endian")):
+    flat = b"".join(struct.pack(f"{endian}3H", *p) for row in rows for p in row)
+    keep(f"{name}.tif", tiff(tags(40, 24, 16, 2, 3, rows=10), [flat[:2400], flat[2400:4800], flat[4800:]], endian))
+white = bytes(255 - v for v in small.convert("L").tobytes())
+keep("white_is_zero.tif", tiff(tags(wide, high, 8, 0, 1), [white]))
+premultiplied = b"".join(bytes([(c * a + 127) // 255 for c in (r, g, b)] + [a]) for r, g, b, a in fade.get_flattened_data())
+keep("premultiplied.tif", tiff(tags(wide, high, 8, 2, 4, extra=[(338, 3, [1])]), [premultiplied]), mode="RGBA")
+tiles = []
+for top in range(0, high, 16):
+    for left in range(0, wide, 32):
+        tiles.append(small.crop((left, top, left + 32, top + 16)).tobytes())
+tiled = [t for t in tags(wide, high, 8, 2, 3) if t[0] != 278] + [(322, 3, [32]), (323, 3, [16])]
+strips = tiff(tiled, tiles)
+# The same with the fields for tiles.
+number = lambda n: struct.pack("<H", n)
+strips = strips.replace(number(273) + number(4), number(324) + number(4), 1).replace(number(279) + number(4), number(325) + number(4), 1)
+keep("tiles.tif", strips)

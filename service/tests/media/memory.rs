@@ -7,6 +7,7 @@ use image::{DynamicImage, ImageFormat, RgbImage, RgbaImage};
 use shieldgate::media::{Limits, MediaError, look};
 
 use super::build::{chunk, encoded, with_chunk};
+use super::moving::{After, Frame, Kind, animation};
 use super::{sample, seen};
 
 thread_local! {
@@ -59,7 +60,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Peak bytes above what was held when `work` began.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (T, i64) {
+pub(super) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, i64) {
     let before = NOW.get();
     PEAK.set(before);
     let result = work();
@@ -109,6 +110,40 @@ fn the_estimate_covers_the_peak() {
             allowed as f64 / pixels as f64
         );
         assert!(peak <= allowed, "{name}: peak {peak}, estimate {allowed}");
+    }
+}
+
+/// Also where as many frames are kept as the limit on memory has room for.
+#[test]
+fn kept_frames_stay_within_the_limit() {
+    let (width, height) = (600, 500);
+    let frames: Vec<Frame> = (0..12)
+        .map(|i| Frame::new((0, 0, width, height), [i * 20, 9, 9, 200 + i]).then(After::Clear))
+        .collect();
+    let mut cases: Vec<(&str, Vec<u8>)> = vec![
+        ("GIF", animation(Kind::Gif, (width, height), &frames)),
+        ("APNG", animation(Kind::Apng, (width, height), &frames)),
+        ("WebP", animation(Kind::WebP, (width, height), &frames)),
+    ];
+    let mut turned = cases[1].1.clone();
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    turned = with_chunk(&turned, &chunk(b"eXIf", exif));
+    cases.push(("turned APNG", turned));
+    let restoring: Vec<Frame> = frames.iter().map(|frame| frame.then(After::Restore)).collect();
+    cases.push(("restoring GIF", animation(Kind::Gif, (width, height), &restoring)));
+    cases.push(("restoring APNG", animation(Kind::Apng, (width, height), &restoring)));
+    cases.push(("TIFF", super::bombs::tiff_pages(width, height, 12)));
+    for (name, bytes) in cases {
+        let needed = estimate(&bytes) as u64;
+        for extra in [0, 3] {
+            let memory_max = needed + extra * 6 * u64::from(width * height);
+            let limits = Limits { memory_max, ..Limits::default() };
+            let (looked, peak) = peak_of(|| look(&bytes, &limits));
+            let looked = looked.unwrap_or_else(|e| panic!("{name}: {e}"));
+            println!("{name}: {} frames kept, peak {peak}, limit {memory_max}", looked.frames_scored);
+            assert!(peak as u64 <= memory_max + (1 << 20), "{name}: peak {peak}, limit {memory_max}");
+            assert!(u64::from(looked.frames_scored) > extra, "{name}");
+        }
     }
 }
 

@@ -31,8 +31,8 @@ fn other_kinds_are_named_and_unsupported() {
         (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "an AVIF"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC or HEIF"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "an MP4 or QuickTime video"),
-        (b"II*\0\x08\0\0\0", "a TIFF"),
-        (b"MM\0*\0\0\0\x08", "a TIFF"),
+        (b"II+\0\x08\0\0\0", "a BigTIFF"),
+        (b"MM\0+\0\x08\0\0", "a BigTIFF"),
         (b"%PDF-1.7\n", "a PDF"),
         (b"PK\x03\x04\x14\0", "a ZIP archive"),
         (b"\x1f\x8b\x08\0", "gzip data"),
@@ -270,4 +270,145 @@ fn sixteen_bits_and_lines_one_pixel_high() {
     {
         assert_eq!(seen(&encoded(column.clone(), format)).unwrap().height, 16_000, "{format:?}");
     }
+}
+
+/// One 8-bit page: its fields, then its pixels.
+fn tiff(fields: &[(u16, u16, u32, u32)], pixels: &[u8]) -> Vec<u8> {
+    let mut out = b"II*\0\x08\0\0\0".to_vec();
+    out.extend((fields.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in fields {
+        out.extend(tag.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend(count.to_le_bytes());
+        out.extend(value.to_le_bytes());
+    }
+    out.extend([0; 4]);
+    out.extend(pixels);
+    out
+}
+
+/// Each form changes one field of a good grey page of four pixels, or adds one.
+#[test]
+fn tiff_forms() {
+    let at = 8 + 2 + 12 * 9 + 4;
+    let good: [(u16, u16, u32, u32); 9] = [
+        (256, 3, 1, 2),
+        (257, 3, 1, 2),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, at),
+        (277, 3, 1, 1),
+        (278, 4, 1, u32::MAX),
+        (279, 4, 1, 4),
+    ];
+    let with = |tag: u16, kind: u16, value: u32| {
+        let mut fields = good.to_vec();
+        let place = fields.iter_mut().find(|field| field.0 == tag).unwrap();
+        *place = (tag, kind, 1, value);
+        code(&tiff(&fields, &[0, 80, 160, 255]))
+    };
+    // In place of the orientation that is not there: the rows a strip has, which the default serves as well.
+    let instead = |tag: u16, kind: u16, value: u32| {
+        let mut fields = good.to_vec();
+        fields[7] = (tag, kind, 1, value);
+        code(&tiff(&fields, &[0, 80, 160, 255]))
+    };
+    let looked = seen(&tiff(&good, &[0, 80, 160, 255])).unwrap();
+    assert_eq!(looked.views[0].picture.rgb(), [[0; 3], [80; 3], [160; 3], [255; 3]].as_flattened());
+    assert_eq!(
+        (looked.media_type, looked.trailing_bytes, looked.frames_distinct),
+        ("image/tiff", None, Some(1))
+    );
+    for (tag, value, expected) in [
+        (256, 0, "image_no_pixels"),
+        (256, 3, "image_corrupt"),
+        (258, 16, "image_corrupt"),
+        (258, 7, "image_variant_unsupported"),
+        (258, 32, "image_variant_unsupported"),
+        (259, 7, "image_variant_unsupported"),
+        (259, 4, "image_variant_unsupported"),
+        (259, 50_000, "image_variant_unsupported"),
+        (262, 6, "image_variant_unsupported"),
+        (262, 8, "image_variant_unsupported"),
+        (262, 3, "image_corrupt"),
+        (262, 2, "image_corrupt"),
+        (277, 0, "image_corrupt"),
+        (277, 3, "image_variant_unsupported"),
+    ] {
+        assert_eq!(with(tag, 3, value), expected, "{tag} = {value}");
+    }
+    for (tag, value, expected) in [
+        (266, 1, "accepted"),
+        (266, 2, "image_variant_unsupported"),
+        (274, 6, "accepted"),
+        (284, 2, "accepted"),
+        (284, 3, "image_corrupt"),
+        (317, 3, "image_variant_unsupported"),
+        (330, 8, "image_variant_unsupported"),
+        (339, 1, "accepted"),
+        (339, 3, "image_variant_unsupported"),
+        (50_706, 1, "image_variant_unsupported"),
+        (278, 0, "image_corrupt"),
+    ] {
+        assert_eq!(instead(tag, 3, value), expected, "{tag} = {value}");
+    }
+    assert_eq!(instead(256, 3, 2), "image_corrupt", "a field twice");
+    assert_eq!(instead(317, 16, 2), "image_corrupt", "a type that only BigTIFF has");
+    assert_eq!(instead(40_000, 16, 2), "accepted", "nobody reads it");
+    assert_eq!(with(273, 4, at + 1), "image_truncated");
+    assert_eq!(with(279, 4, 3), "image_corrupt", "too few bytes");
+    // Pixels over the header, or over what the decoder is shown another value of.
+    assert_eq!(with(273, 4, 4), "image_corrupt");
+    assert_eq!(with(273, 4, 8 + 2 + 12 * 4 + 8 - 3), "image_corrupt");
+    assert_eq!(with(273, 4, 8), "accepted", "the rest of a directory is read as it is");
+    let mut early = tiff(&good, &[0, 80, 160, 255]);
+    early[4] = 4;
+    assert_eq!(code(&early), "image_corrupt");
+}
+
+/// A channel that does not say what it is may be transparency or nothing.
+#[test]
+fn an_unstated_channel_in_a_tiff_is_a_doubt() {
+    let at = 8 + 2 + 12 * 9 + 4;
+    let fields: [(u16, u16, u32, u32); 9] = [
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, at),
+        (277, 3, 1, 4),
+        (279, 4, 1, 4),
+        (338, 3, 1, 0),
+    ];
+    let looked = seen(&tiff(&fields, &[9, 8, 7, 0])).unwrap();
+    assert_eq!((looked.views.len(), looked.views[0].picture.rgb()), (1, &[9, 8, 7][..]));
+    assert_eq!(looked.doubts.iter().map(|doubt| doubt.code).collect::<Vec<_>>(), ["transparency_unproven"]);
+}
+
+/// Numbers below 256 in a palette: black to some viewers, colours to others.
+#[test]
+fn an_eight_bit_palette_in_a_tiff_is_refused() {
+    let at = 8 + 2 + 12 * 9 + 4;
+    let fields = |map: u32| {
+        [
+            (256, 3, 1, 1),
+            (257, 3, 1, 1),
+            (258, 3, 1, 1),
+            (259, 3, 1, 1),
+            (262, 3, 1, 3),
+            (273, 4, 1, map + 12),
+            (277, 3, 1, 1),
+            (279, 4, 1, 1),
+            (320, 3, 6, map),
+        ]
+    };
+    let file = |level: u16| {
+        let map: Vec<u8> = [0, level, 0, 0, 0, level].iter().flat_map(|v: &u16| v.to_le_bytes()).collect();
+        tiff(&fields(at), &[&map[..], &[0x80]].concat())
+    };
+    assert_eq!(seen(&file(0xff00)).unwrap().views[0].picture.rgb(), [255, 0, 255]);
+    assert_eq!(code(&file(0)), "accepted", "black, whoever reads it");
+    assert_eq!(code(&file(255)), "image_variant_unsupported");
 }

@@ -1,9 +1,11 @@
 //! What may follow a picture and what may not.
 
 use super::build::zip;
-use super::{Rng, code, sample, samples, seen};
+use super::mutator::Mutator;
+use super::{code, sample, samples, seen};
 
-const ONE_OF_EACH: [&str; 5] = ["baseline_420.jpg", "rgba.png", "lossy.webp", "animated.gif", "rgb24.bmp"];
+const ONE_OF_EACH: [&str; 6] =
+    ["baseline_420.jpg", "rgba.png", "lossy.webp", "animated.gif", "rgb24.bmp", "rgb_lzw.tif"];
 
 fn appended(name: &str, tail: &[u8]) -> Vec<u8> {
     [&sample(name)[..], tail].concat()
@@ -57,9 +59,9 @@ fn archives_programs_and_scripts_are_refused_behind_every_format() {
 #[test]
 fn ordinary_leftovers_are_reported_and_accepted() {
     // As a Motion Photo ends: a video, its boxes named, its samples all but random.
-    let mut rng = Rng(42);
+    let mut rng = Mutator::new(42);
     let mut video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x08free\0\x10\0\0mdat".to_vec();
-    video.extend(std::iter::repeat_with(|| rng.next() as u8).take(4 << 20));
+    video.extend(std::iter::repeat_with(|| rng.number() as u8).take(4 << 20));
     let second = sample("noise.jpg");
     for name in ONE_OF_EACH {
         for tail in [&video[..], &second, &[0; 4096], b"\r\n", b"SEFH maker's note SEFT"] {

@@ -26,7 +26,7 @@ async fn bad_pictures_are_refused_by_what_is_wrong_with_them() {
         ("html", b"<!doctype html><title>x</title>".to_vec(), 415, "image_type_unsupported"),
         ("pdf", b"%PDF-1.7\n1 0 obj\n".to_vec(), 415, "image_type_unsupported"),
         ("avif", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1".to_vec(), 415, "image_type_unsupported"),
-        ("tiff", b"II*\0\x08\0\0\0".to_vec(), 415, "image_type_unsupported"),
+        ("bigtiff", b"II+\0\x08\0\0\0".to_vec(), 415, "image_type_unsupported"),
         ("truncated jpeg", jpeg[..jpeg.len() / 2].to_vec(), 422, "image_truncated"),
         ("truncated png", coffee[..coffee.len() / 2].to_vec(), 422, "image_truncated"),
         ("100 000 × 100 000", hostile::png_claiming(100_000, 100_000), 422, "image_too_many_pixels"),

@@ -108,7 +108,11 @@ fn a_folder_that_is_no_model_is_named() {
             ["models", "add", "--data-dir", "data"].into_iter().chain(args.iter().copied()).collect();
         shieldgate(folder.path(), &args, &[])
     };
-    assert!(add(&["nowhere"]).bad(1).contains("`nowhere` can't be read"));
+    for neither in ["nowhere", "./no/where", "/no/where", "../nowhere", "a/b@", "a/b/c"] {
+        let error = add(&[neither]).bad(1);
+        assert!(error.contains(&format!("`{neither}` is no folder, and no model of the Hub")), "{error}");
+        assert!(error.contains("ORG/NAME@REVISION"), "{error}");
+    }
     std::fs::create_dir(folder.path().join("empty")).expect("makes a folder");
     let error = add(&["empty"]).bad(1);
     assert!(error.contains("is no model folder that shieldgate knows"), "{error}");

@@ -16,6 +16,7 @@ async fn type_and_size_come_from_the_bytes() {
         ("lossless.webp", "image/webp", 48, 32),
         ("still.gif", "image/gif", 48, 32),
         ("rgb24.bmp", "image/bmp", 48, 32),
+        ("rgb_lzw.tif", "image/tiff", 48, 32),
         // As people see it: turned by its EXIF orientation.
         ("exif_1.jpg", "image/jpeg", 48, 32),
         ("exif_3.jpg", "image/jpeg", 48, 32),
@@ -39,32 +40,37 @@ async fn type_and_size_come_from_the_bytes() {
 }
 
 #[tokio::test]
-async fn an_animation_is_reviewed_until_every_frame_is_scored() {
+async fn every_frame_of_an_animation_is_scored_and_one_too_long_is_reviewed() {
     let gate = Gate::start().await;
     let caller = gate.caller(&gate.key("moderate,admin"));
     for (bytes, frames) in [
+        (samples::gif(1), 1),
         (samples::gif(3), 3),
         (samples::media("animated.gif"), 3),
         (samples::media("animated.png"), 3),
         (samples::media("animated.webp"), 3),
+        (samples::media("pages.tif"), 4),
     ] {
         let answer = caller.upload(&bytes).await;
-        let verdict = answer.expect(200);
-        assert_eq!(verdict["content"]["frames_total"], frames, "{verdict:#}");
-        assert_eq!(verdict["content"]["frames_scored"], 1);
-        // Its one scored frame is harmless, and that is not enough.
-        assert_eq!(verdict["policies"][0]["action"], "allow");
-        assert_eq!(verdict["action"], "review");
-        assert_eq!(verdict["raised"][0]["code"], "frames_unscored");
-        assert!(verdict["raised"][0]["message"].as_str().is_some_and(|text| text.contains("1 of 3")));
-        // Recalled, it is no safer.
-        let again = caller.upload(&bytes).await;
-        assert_eq!((&again.expect(200)["action"], &again.json["cached"]), (&json!("review"), &json!(true)));
-        assert_eq!(again.json["raised"], verdict["raised"]);
+        let content = &answer.expect(200)["content"];
+        assert_eq!((&content["frames_total"], &content["frames_scored"]), (&json!(frames), &json!(frames)));
+        assert_eq!(answer.json["action"], "allow", "{:#}", answer.json);
+        assert_eq!(answer.json.get("raised"), None);
     }
-    let single = caller.upload(&samples::gif(1)).await;
-    assert_eq!(single.expect(200)["action"], "allow");
-    assert_eq!(single.json.get("raised"), None);
+    let bytes = samples::gif(40);
+    let answer = caller.upload(&bytes).await;
+    let verdict = answer.expect(200);
+    assert_eq!(verdict["content"]["frames_total"], 40, "{verdict:#}");
+    assert_eq!(verdict["content"]["frames_scored"], 16);
+    // Its scored frames are harmless, and that is not enough.
+    assert_eq!(verdict["policies"][0]["action"], "allow");
+    assert_eq!(verdict["action"], "review");
+    assert_eq!(verdict["raised"][0]["code"], "frames_unscored");
+    assert!(verdict["raised"][0]["message"].as_str().is_some_and(|text| text.contains("16 of 40")));
+    // Recalled, it is no safer.
+    let again = caller.upload(&bytes).await;
+    assert_eq!((&again.expect(200)["action"], &again.json["cached"]), (&json!("review"), &json!(true)));
+    assert_eq!(again.json["raised"], verdict["raised"]);
 }
 
 #[tokio::test]

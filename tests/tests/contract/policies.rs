@@ -92,7 +92,7 @@ async fn an_activation_that_is_not_understood_changes_nothing() {
     let draft = caller.post("/v1/policies/sexual/versions", &body(0.001, 0.002)).await;
     draft.expect(201);
     let path = format!("/v1/policies/sexual/versions/{}/activate", version(&draft));
-    caller.post(&path, &json!({"state": "shadow"})).await.refused(422, "state_not_offered");
+    caller.post(&path, &json!({"state": "retired"})).await.refused(422, "state_not_offered");
     for wrong in ["{\"state\": \"shad", "{\"sate\": \"shadow\"}", "[]", "{\"state\": 1}", "nonsense"] {
         let request = caller.request(reqwest::Method::POST, &path);
         let request = request.header("content-type", "application/json").body(wrong);
@@ -103,6 +103,48 @@ async fn an_activation_that_is_not_understood_changes_nothing() {
     let answer = caller.send(request).await;
     assert!(matches!(answer.status, 415 | 422), "{}: {}", answer.status, answer.text());
     assert_eq!(verdict(&caller).await, shipped);
+}
+
+#[tokio::test]
+async fn a_version_in_the_shadow_is_judged_and_compared_and_never_acts() {
+    let gate = Gate::start().await;
+    let caller = gate.caller(&gate.key("moderate,read,admin"));
+    let draft = caller.post("/v1/policies/sexual/versions", &body(0.001, 0.002)).await;
+    draft.expect(201);
+    let path = format!("/v1/policies/sexual/versions/{}/activate", version(&draft));
+    let change = caller.post(&path, &json!({"state": "shadow"})).await;
+    assert_eq!((&change.expect(200)["state"], &change.json["displaced"]), (&json!("shadow"), &json!(null)));
+
+    // Blocked by the version in the shadow, allowed by the active one.
+    let answer = caller.upload(&samples::coffee()).await;
+    assert_eq!(answer.expect(200)["action"], "allow");
+    assert!(answer.json["policies"].as_array().into_iter().flatten().all(|p| p["outcome"] != "shadow"));
+    let id = answer.json["id"].as_str().expect("an id").to_owned();
+    // A second one, whose judgement is recalled.
+    caller.upload(&samples::coffee()).await.expect(200);
+    let mut view = caller.get("/v1/policies/sexual").await;
+    for _ in 0..100 {
+        if view.expect(200)["shadow"]["compared"] == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        view = caller.get("/v1/policies/sexual").await;
+    }
+    let shadow = &view.json["shadow"];
+    assert_eq!(shadow["version"], json!(version(&draft)), "{shadow}");
+    let counts = ["compared", "agreed", "stricter", "milder"].map(|name| shadow[name].clone());
+    assert_eq!(counts, [json!(2), json!(0), json!(2), json!(0)], "{shadow}");
+    assert_eq!(shadow["pairs"], json!([{"active": "allow", "shadow": "block", "count": 2}]));
+
+    // It stands beside the answer on record, and the action is what it was.
+    let read = caller.get(&format!("/v1/verdicts/{id}")).await;
+    assert_eq!(read.expect(200)["action"], "allow");
+    let answers = read.json["policies"].as_array().expect("policies");
+    let shadows: Vec<_> = answers.iter().filter(|answer| answer["outcome"] == "shadow").collect();
+    assert_eq!((shadows.len(), &shadows[0]["action"]), (1, &json!("block")), "{answers:?}");
+    let audit = caller.get(&format!("/v1/audit?target={id}&act=verdict.shadowed")).await;
+    assert_eq!(audit.expect(200)["data"][0]["detail"]["actions"], json!({"sexual": "block"}));
+    assert_eq!(caller.get("/v1/verdicts?action=block").await.expect(200)["data"], json!([]));
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 
 #![expect(clippy::expect_used, reason = "this is all tests")]
 
+mod animations;
 mod append_only;
 mod external;
 mod judges;
 mod kills;
 mod logs;
+mod mutated;
 mod overload;
 mod server;
 mod shutdown;

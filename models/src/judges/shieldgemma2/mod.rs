@@ -163,6 +163,7 @@ impl ShieldGemma2 {
 
     /// The images' tokens for the decoder, [pictures, tokens, hidden]; they stay ONNX Runtime's.
     pub fn features(&self, pictures: &[&Picture], stop: &Stop) -> Result<DynValue, Failure> {
+        let _span = tracing::info_span!("vision", pictures = pictures.len()).entered();
         let fail = |error: ort::Error| failure(&error, stop);
         let pixels: Vec<f32> = pictures.iter().flat_map(|picture| self.pixels(picture)).collect();
         let shape = [pictures.len(), 3, self.side, self.side];
@@ -195,6 +196,7 @@ impl ShieldGemma2 {
         };
         // A lone prompt has nothing to share; nor have prompts that differ before the image.
         if others.is_empty() || shared < first.image.end {
+            let _span = tracing::info_span!("policies", policies = prompts.len()).entered();
             for tokens in prompts {
                 let whole = Start { ids: &tokens.ids, image: tokens.image.clone(), rows: pictures.len() };
                 add(self.decoder.first(&whole, &features, stop)?.0, 1);
@@ -203,7 +205,11 @@ impl ShieldGemma2 {
         }
         let (prefix, _) = first.ids.split_at(shared);
         let prefix = Start { ids: prefix, image: first.image.clone(), rows: pictures.len() };
-        let (_, past) = self.decoder.first(&prefix, &features, stop)?;
+        let past = {
+            let _span = tracing::info_span!("prefix", tokens = shared).entered();
+            self.decoder.first(&prefix, &features, stop)?.1
+        };
+        let _span = tracing::info_span!("policies", policies = prompts.len()).entered();
         let suffixes: Vec<&[u32]> = prompts.iter().filter_map(|tokens| tokens.ids.get(shared..)).collect();
         for suffixes in suffixes.chunks((ROWS_MAX / pictures.len()).max(1)) {
             add(self.decoder.rest(suffixes, first.image.clone(), &past, stop)?, suffixes.len());

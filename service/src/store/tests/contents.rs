@@ -2,10 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::store::contents::{Kept, Seen, expired, forget_bytes, kept, upsert};
+use crate::store::contents::{Kept, Seen, expired, facts, forget_bytes, kept, upsert};
 use crate::store::testing::{at, hash, verdict, with_database};
 use crate::store::{PgConnection, Result};
-use crate::verdict::Content;
+use crate::verdict::{Content, Facts};
 
 fn now() -> OffsetDateTime {
     at("2026-11-24T12:00:00.123456Z")
@@ -20,7 +20,7 @@ fn until(days: i64) -> Kept {
 }
 
 async fn see(conn: &mut PgConnection, content: &Content, kept: Option<&Kept>) -> Result<()> {
-    upsert(conn, &[Seen { content, kind: "image", kept, at: now() }]).await
+    upsert(conn, &[Seen { content, kind: "image", kept, facts: None, at: now() }]).await
 }
 
 /// Uploads that share a transaction may be of the same bytes.
@@ -32,7 +32,7 @@ async fn the_same_bytes_twice_in_one_statement_are_one_row_with_the_longest_wish
         hashed.pdq = Some("ab".repeat(32));
         let (one, other) = (content(1), content(2));
         let wishes = [until(5), until(30)];
-        let seen = |content, kept| Seen { content, kind: "image", kept, at: now() };
+        let seen = |content, kept| Seen { content, kind: "image", kept, facts: None, at: now() };
         let all = [
             seen(&one, Some(&wishes[0])),
             seen(&other, None),
@@ -70,7 +70,21 @@ async fn the_longest_wish_wins() {
         }
         let mut hashed = content(1);
         hashed.pdq = Some("ab".repeat(32));
-        see(&mut conn, &hashed, None).await.expect("updates");
+        let found = Facts { content: hashed.clone(), doubts: Vec::new() };
+        let seen = |pipeline| Seen {
+            content: &hashed,
+            kind: "image",
+            kept: None,
+            facts: Some((&found, pipeline)),
+            at: now(),
+        };
+        assert_eq!(facts(&mut conn, &hash(1), "media-1").await.expect("reads"), None);
+        for pipeline in ["media-1", "media-1", "media-2"] {
+            upsert(&mut conn, &[seen(pipeline)]).await.expect("updates");
+            assert_eq!(facts(&mut conn, &hash(1), pipeline).await.expect("reads"), Some(found.clone()));
+        }
+        // Another version has to look for itself.
+        assert_eq!(facts(&mut conn, &hash(1), "media-1").await.expect("reads"), None);
         let pdq: Vec<u8> =
             sqlx::query_scalar("select pdq from contents").fetch_one(&mut conn).await.expect("reads");
         assert_eq!(pdq, [0xab; 32]);

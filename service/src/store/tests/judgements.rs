@@ -79,7 +79,13 @@ async fn recall_is_hidden_from_other_projects() {
 
         // A verdict of its own for the same bytes, by an override or on another question, changes nothing.
         let own = crate::store::testing::verdict("yours", crate::timestamp::now(), hash(9));
-        let seen = contents::Seen { content: &own.content, kind: "image", kept: None, at: own.created_at };
+        let seen = contents::Seen {
+            content: &own.content,
+            kind: "image",
+            kept: None,
+            facts: None,
+            at: own.created_at,
+        };
         contents::upsert(&mut conn, &[seen]).await.expect("inserts");
         let provenance = crate::store::verdicts::Provenance::default();
         crate::store::verdicts::insert(&mut conn, &[(&own, &provenance)]).await.expect("inserts");

@@ -15,6 +15,8 @@ fn key(project: &str, seed: u8, created_at: OffsetDateTime) -> ApiKey {
         prefix: "sg_abcd".to_owned(),
         hash: hash(seed),
         scopes: vec!["moderate".to_owned(), "read".to_owned()],
+        rate_per_second: Some(0.1),
+        daily_quota: Some(u64::from(seed) + 1),
         created_at,
         revoked_at: None,
     }

@@ -9,3 +9,4 @@ mod keys;
 mod migrations;
 mod policies;
 mod pool;
+mod quotas;

@@ -4,6 +4,7 @@
 //! transaction with the audit entry: no verdict without its entry. Readers are the verdict routes,
 //! the review and the statistics. Append-only: a verdict is never changed, by nobody.
 
+mod compare;
 mod page;
 mod row;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub use compare::{Pair, compare};
 pub use page::{Filter, page};
 
 use self::row::{PolicyRow, VerdictRow};
@@ -34,19 +36,13 @@ pub struct Provenance {
 /// A day: `since` and `until` are translated into id bounds with this much slack.
 const ID_SLACK_MS: i128 = 86_400_000;
 
-/// Verdicts with their policies in one round trip. Each id must be a UUIDv7 of about `created_at`, or
+/// Verdicts with their policies. Each id must be a UUIDv7 of about `created_at`, or
 /// searches by time would not find it.
 #[tracing::instrument(name = "db.verdict.insert", skip_all, fields(count = verdicts.len()))]
 pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)]) -> Result<()> {
     for (verdict, _) in verdicts {
         check(verdict)?;
     }
-    let answers: Vec<(&Verdict, usize, &PolicyAnswer)> = verdicts
-        .iter()
-        .flat_map(|(verdict, _)| {
-            verdict.policies.iter().enumerate().map(|(at, answer)| (*verdict, at, answer))
-        })
-        .collect();
     let of = |column: fn(&Verdict) -> Result<Option<i64>>| {
         verdicts.iter().map(|(verdict, _)| column(verdict)).collect::<Result<Vec<Option<i64>>>>()
     };
@@ -68,34 +64,26 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
         verdicts.iter().map(text).collect::<Result<Vec<String>>>()
     };
     sqlx::query(
-        "with verdict as (
-             insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
+        "insert into verdicts (id, project, created_at, status, action, cached, submission_id, rescan_id,
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised)
+                                   trailing_bytes, metadata, policies_not_run, runtime, device, raised,
+                                   frames_distinct, pdq_quality)
              select id, project, created_at, status, action, cached, submission_id, rescan_id,
                     source, reference, subject_hash, key_id, policy_generation,
                     sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                    trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json
+                    trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json,
+                    frames_distinct, pdq_quality
              from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::bool[],
                          $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::bytea[], $12::uuid[],
                          $13::bigint[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[], $18::bigint[],
                          $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[],
-                         $25::text[], $26::text[], $27::text[])
+                         $25::text[], $26::text[], $27::text[], $28::bigint[], $29::smallint[])
                   u (id, project, created_at, status, action, cached, submission_id, rescan_id,
                      source, reference, subject_hash, key_id, policy_generation,
                      sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
-                     trailing_bytes, metadata, policies_not_run, runtime, device, raised))
-         insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
-                                       probability, review, block, decided_by, error_code, error_message,
-                                       override_id, judges, judges_not_run)
-         select verdict_id, project, position, policy, version, outcome, action, probability, review, block,
-                decided_by, error_code, error_message, override_id, judges::json, judges_not_run::json
-         from unnest($28::uuid[], $29::text[], $30::smallint[], $31::text[], $32::text[], $33::text[],
-                     $34::text[], $35::real[], $36::real[], $37::real[], $38::text[], $39::text[],
-                     $40::text[], $41::uuid[], $42::text[], $43::text[])
-              u (verdict_id, project, position, policy, version, outcome, action, probability, review, block,
-                 decided_by, error_code, error_message, override_id, judges, judges_not_run)",
+                     trailing_bytes, metadata, policies_not_run, runtime, device, raised,
+                     frames_distinct, pdq_quality)",
     )
     .bind(each(verdicts, |(v, _)| v.id))
     .bind(each(verdicts, |(v, _)| v.project.as_str()))
@@ -124,25 +112,62 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
     .bind(each(verdicts, |(v, _)| v.runtime.as_str()))
     .bind(each(verdicts, |(v, _)| v.device.as_str()))
     .bind(texts("raised", |v| serde_json::to_string(&v.raised))?)
-    .bind(each(&answers, |(v, ..)| v.id))
-    .bind(each(&answers, |(v, ..)| v.project.as_str()))
-    .bind(each(&answers, |(_, at, _)| i16::try_from(*at).unwrap_or(i16::MAX)))
-    .bind(each(&answers, |(.., a)| a.policy.as_str()))
-    .bind(each(&answers, |(.., a)| a.version.as_str()))
-    .bind(each(&answers, |(.., a)| a.outcome.word()))
-    .bind(each(&answers, |(.., a)| a.action.word()))
-    .bind(each(&answers, |(.., a)| a.probability))
-    .bind(each(&answers, |(.., a)| a.thresholds.map(|thresholds| thresholds.review)))
-    .bind(each(&answers, |(.., a)| a.thresholds.map(|thresholds| thresholds.block)))
-    .bind(each(&answers, |(.., a)| deciding(a)))
-    .bind(each(&answers, |(.., a)| a.error.as_ref().map(|error| error.code.as_str())))
-    .bind(each(&answers, |(.., a)| a.error.as_ref().map(|error| error.message.as_str())))
-    .bind(each(&answers, |(.., a)| a.override_id))
-    .bind(answers.iter().map(|(.., a)| text("judges", &a.judges)).collect::<Result<Vec<_>>>()?)
+    .bind(each(verdicts, |(v, _)| v.content.frames_distinct.map(i64::from)))
+    .bind(each(verdicts, |(v, _)| v.content.pdq_quality.map(i16::from)))
+    .execute(&mut *conn)
+    .await?;
+    let answers = verdicts.iter().flat_map(|(verdict, _)| {
+        let of =
+            |(position, answer)| Answered { id: verdict.id, project: &verdict.project, position, answer };
+        (0..).zip(&verdict.policies).map(of)
+    });
+    insert_answers(conn, &answers.collect::<Vec<_>>()).await
+}
+
+/// One policy's answer in a verdict.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered<'a> {
+    /// The verdict's.
+    pub id: Uuid,
+    pub project: &'a str,
+    pub position: i16,
+    pub answer: &'a PolicyAnswer,
+}
+
+/// Those of the verdict itself go with it; what a shadow version answered comes later.
+#[tracing::instrument(name = "db.verdict.insert_answers", skip_all, fields(count = answers.len()))]
+pub async fn insert_answers(conn: &mut PgConnection, answers: &[Answered<'_>]) -> Result<()> {
+    sqlx::query(
+        "insert into verdict_policies (verdict_id, project, position, policy, version, outcome, action,
+                                       probability, review, block, decided_by, error_code, error_message,
+                                       override_id, judges, judges_not_run)
+         select verdict_id, project, position, policy, version, outcome, action, probability, review, block,
+                decided_by, error_code, error_message, override_id, judges::json, judges_not_run::json
+         from unnest($1::uuid[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::text[],
+                     $7::text[], $8::real[], $9::real[], $10::real[], $11::text[], $12::text[],
+                     $13::text[], $14::uuid[], $15::text[], $16::text[])
+              u (verdict_id, project, position, policy, version, outcome, action, probability, review, block,
+                 decided_by, error_code, error_message, override_id, judges, judges_not_run)",
+    )
+    .bind(each(answers, |a| a.id))
+    .bind(each(answers, |a| a.project))
+    .bind(each(answers, |a| a.position))
+    .bind(each(answers, |a| a.answer.policy.as_str()))
+    .bind(each(answers, |a| a.answer.version.as_str()))
+    .bind(each(answers, |a| a.answer.outcome.word()))
+    .bind(each(answers, |a| a.answer.action.word()))
+    .bind(each(answers, |a| a.answer.probability))
+    .bind(each(answers, |a| a.answer.thresholds.map(|thresholds| thresholds.review)))
+    .bind(each(answers, |a| a.answer.thresholds.map(|thresholds| thresholds.block)))
+    .bind(each(answers, |a| deciding(a.answer)))
+    .bind(each(answers, |a| a.answer.error.as_ref().map(|error| error.code.as_str())))
+    .bind(each(answers, |a| a.answer.error.as_ref().map(|error| error.message.as_str())))
+    .bind(each(answers, |a| a.answer.override_id))
+    .bind(answers.iter().map(|a| text("judges", &a.answer.judges)).collect::<Result<Vec<_>>>()?)
     .bind(
         answers
             .iter()
-            .map(|(.., a)| text("judges_not_run", &a.judges_not_run))
+            .map(|a| text("judges_not_run", &a.answer.judges_not_run))
             .collect::<Result<Vec<_>>>()?,
     )
     .execute(conn)

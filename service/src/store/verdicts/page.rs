@@ -88,7 +88,8 @@ pub async fn page(
             sql.push(" and p.policy = ").push_bind(policy);
         }
         if let Some(min_probability) = filter.min_probability {
-            sql.push(" and p.probability >= ").push_bind(min_probability);
+            // What a shadow version says moves nobody's queue.
+            sql.push(" and p.outcome <> 'shadow' and p.probability >= ").push_bind(min_probability);
         }
         sql.push(")");
     }

@@ -27,6 +27,8 @@ pub(super) struct VerdictRow {
     frames_total: i64,
     frames_scored: i64,
     trailing_bytes: Option<i64>,
+    frames_distinct: Option<i64>,
+    pdq_quality: Option<i16>,
     metadata: JsonText,
     policies_not_run: JsonText,
     raised: JsonText,
@@ -49,6 +51,14 @@ impl VerdictRow {
                 bytes: place.count("bytes", self.bytes)?,
                 frames_total: place.count("frames_total", self.frames_total)?,
                 frames_scored: place.count("frames_scored", self.frames_scored)?,
+                frames_distinct: self
+                    .frames_distinct
+                    .map(|frames| place.count("frames_distinct", frames))
+                    .transpose()?,
+                pdq_quality: self
+                    .pdq_quality
+                    .map(|quality| place.count("pdq_quality", i64::from(quality)))
+                    .transpose()?,
                 trailing_bytes: self
                     .trailing_bytes
                     .map(|bytes| place.count("trailing_bytes", bytes))

@@ -43,6 +43,8 @@ async fn every_variant_comes_back() {
         full.content.width = u32::MAX;
         full.content.frames_total = 40;
         full.content.trailing_bytes = Some(7);
+        full.content.frames_distinct = Some(u32::MAX);
+        full.content.pdq_quality = full.content.pdq.is_some().then_some(100);
         full.policies_not_run = Vec::new();
         full.policies = Vec::new();
         for (index, outcome) in [Outcome::Judged, Outcome::Recalled, Outcome::Shadow].into_iter().enumerate()

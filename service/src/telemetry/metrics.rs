@@ -1,4 +1,4 @@
-//! Logs to stderr and metrics for Prometheus; never content, texts, queries, keys or account ids.
+//! The instruments: one set, for Prometheus and, where a collector is named, for OTLP.
 
 use std::time::Duration;
 
@@ -7,45 +7,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::export::Export;
 use crate::moderate::ModerateError;
 use crate::scheduler::{Lane, SeatNow};
 use crate::verdict::Verdict;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl std::str::FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("`{text}` is no log format: expected `text` or `json`")),
-        }
-    }
-}
-
-/// `filter` as tracing writes it: `info`, `shieldgate=debug,info`.
-pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let plain =
-        std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let started = match format {
-        LogFormat::Text => registry.with(layer.with_ansi(!plain)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    };
-    started.map_err(|error| error.to_string())
-}
 
 /// From a millisecond (an override) to a minute (a large model on a CPU).
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -54,7 +20,7 @@ const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct Metrics {
     registry: Registry,
     /// Instruments fall silent when it is dropped.
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
     requests: Counter<u64>,
     duration: Histogram<f64>,
     verdicts: Counter<u64>,
@@ -83,7 +49,8 @@ fn known(method: &Method) -> &'static str {
 }
 
 impl Metrics {
-    pub fn new() -> Result<Self, opentelemetry_sdk::error::OTelSdkError> {
+    /// `export`: where they are sent to as well.
+    pub fn new(export: Option<&Export>) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -95,7 +62,12 @@ impl Metrics {
             (instrument.unit() == "s")
                 .then(|| Stream::builder().with_aggregation(aggregation).build().ok())?
         };
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(seconds).build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(seconds);
+        let provider = match export {
+            Some(export) => export.with_metrics(provider)?,
+            None => provider,
+        };
+        let provider = provider.build();
         let meter = provider.meter("shieldgate");
         let counter =
             |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
@@ -135,7 +107,7 @@ impl Metrics {
                 "Pictures in those batches, frames and backgrounds each for itself",
             ),
             registry,
-            _provider: provider,
+            provider,
         })
     }
 
@@ -191,6 +163,13 @@ impl Metrics {
         let idle = idle as u64;
         self.connections.record(u64::from(open).saturating_sub(idle), &[KeyValue::new("state", "used")]);
         self.connections.record(idle, &[KeyValue::new("state", "idle")]);
+    }
+
+    /// The last numbers go out; off the async threads.
+    pub fn shut_down(&self) {
+        if let Err(error) = self.provider.shutdown() {
+            tracing::debug!(%error, "the last metrics were not sent");
+        }
     }
 
     /// Prometheus text format.

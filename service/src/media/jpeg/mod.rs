@@ -1,5 +1,7 @@
 //! JPEG: walk the markers to the true end of the picture, then decode it strictly.
 
+mod colour;
+
 use image::metadata::Orientation;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -7,6 +9,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
+use self::colour::Claims;
 use super::error::MediaError;
 use super::pixels::{Raster, fill_shared};
 use super::{Layout, Limits};
@@ -46,6 +49,7 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), Me
     let corrupt = |fact: &str| MediaError::corrupt(TYPE, fact);
     let mut frame: Option<Frame> = None;
     let mut scans = Scans::default();
+    let mut claims = Claims::default();
     let mut orientation = None;
     let mut pos = 2; // past SOI, which the sniffer saw
     loop {
@@ -55,7 +59,7 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), Me
             0xd9 => {
                 let frame = frame.ok_or_else(|| corrupt("it ends before any picture data"))?;
                 scans.check_complete(&frame)?;
-                return Ok(finish(at, after, frame, &scans, orientation));
+                return Ok(finish(at, after, frame, &scans, orientation, &claims));
             }
             // TEM and stray restart markers stand alone.
             0x01 | 0xd0..=0xd7 => continue,
@@ -80,6 +84,8 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), Me
             }
             0xc8..=0xcc if marker != 0xc4 => return Err(unsupported("arithmetic coding")),
             0xdc => return Err(unsupported("a height defined after the picture (DNL)")),
+            0xe0 => claims.app0(body),
+            0xee => claims.app14(body),
             0xe1 if orientation.is_none() => {
                 orientation = body.strip_prefix(b"Exif\0\0").map(Orientation::from_exif_chunk);
             }
@@ -99,6 +105,7 @@ fn finish(
     frame: Frame,
     scans: &Scans,
     orientation: Option<Option<Orientation>>,
+    claims: &Claims,
 ) -> (Layout, Header) {
     let pixels = u64::from(frame.width) * u64::from(frame.height);
     let orientation = orientation.flatten().unwrap_or(Orientation::NoTransforms);
@@ -113,6 +120,7 @@ fn finish(
         orientation,
         end: after,
         memory: pixels * 3 + pixels * kept.max(turned) + after as u64,
+        doubts: claims.doubts(&frame.components),
     };
     (layout, Header { progressive: frame.progressive, eoi: at })
 }

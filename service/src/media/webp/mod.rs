@@ -1,12 +1,12 @@
-//! WebP: walk the RIFF chunks, refuse what decoders read differently, then decode the first frame.
+//! WebP: walk the RIFF chunks, refuse what decoders read differently, then decode.
 
-use std::borrow::Cow;
-use std::io::Cursor;
+mod decode;
 
 use image::metadata::Orientation;
 
+pub(super) use self::decode::{decode, decode_frames};
+use super::canvas::{Blend, Dispose, Rect};
 use super::error::MediaError;
-use super::pixels::{Raster, fill_shared};
 use super::{Layout, Limits};
 
 pub(super) const TYPE: &str = "image/webp";
@@ -16,11 +16,29 @@ const ANIMATION: u8 = 0x02;
 /// Where the flags of an extended file stand.
 const FLAGS_AT: usize = 20;
 
+pub(super) enum Content {
+    Still(Header),
+    Animation { duration_ms: u64 },
+}
+
+/// What decoding a still picture needs to know beyond the [`Layout`].
 pub(super) struct Header {
     /// The flags an extended file should have had.
     flags: Option<u8>,
     /// A lossless picture that says it has no transparency.
     says_opaque: bool,
+}
+
+/// One frame of an animation.
+struct Frame<'a> {
+    place: Rect,
+    delay_ms: u32,
+    blend: Blend,
+    dispose: Dispose,
+    /// In front of a lossy picture.
+    alpha: Option<Chunk<'a>>,
+    picture: Chunk<'a>,
+    stream: Bitstream,
 }
 
 /// The size and transparency a VP8 or VP8L bitstream itself claims.
@@ -45,12 +63,12 @@ fn truncated() -> MediaError {
     MediaError::Truncated { media_type: TYPE }
 }
 
-pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), MediaError> {
+pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Content), MediaError> {
     let claimed = u32_at(bytes, 4).ok_or_else(truncated)? as usize;
     let head = bytes.get(..bytes.len().min(30)).unwrap_or_default();
     // The size first: a header alone may claim a picture too large.
     if head.get(12..16) == Some(b"VP8X") {
-        let (width, height) = canvas(head.get(20..30).ok_or_else(truncated)?);
+        let (width, height) = canvas_size(head.get(20..30).ok_or_else(truncated)?);
         limits.admit_size(width, height)?;
     }
     // An odd last chunk is padded by one byte, which some writers count and leave out.
@@ -66,27 +84,26 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), Me
     })
 }
 
-fn walk_chunks(bytes: &[u8], end: usize, limits: &Limits) -> Result<(Layout, Header), MediaError> {
+fn walk_chunks(bytes: &[u8], end: usize, limits: &Limits) -> Result<(Layout, Content), MediaError> {
     let riff = bytes.get(12..end).ok_or_else(|| corrupt("its RIFF size is too small"))?;
     let (first, rest) = split_chunk(riff)?.ok_or_else(|| corrupt("it has no picture"))?;
-    let (layout, header) = match first.kind {
+    Ok(match first.kind {
         b"VP8 " | b"VP8L" => {
             let stream = bitstream(&first)?;
             limits.admit_size(stream.width, stream.height)?;
             // A simple file is one chunk; its alpha bit is a promise that readers keep to.
-            let layout = layout(stream.width, stream.height, 1, Orientation::NoTransforms, end);
-            (layout, Header { flags: None, says_opaque: false })
+            let layout = still(stream.width, stream.height, Orientation::NoTransforms, end);
+            (layout, Content::Still(Header { flags: None, says_opaque: false }))
         }
         b"VP8X" if first.body.len() >= 10 => extended(first.body, rest, limits, end)?,
         _ => return Err(corrupt("its first chunk is no picture and no extended header")),
-    };
-    Ok((layout, header))
+    })
 }
 
-fn layout(width: u32, height: u32, frames_total: u32, orientation: Orientation, end: usize) -> Layout {
+fn still(width: u32, height: u32, orientation: Orientation, end: usize) -> Layout {
     let pixels = u64::from(width) * u64::from(height);
-    // Lossless alpha, lossy planes, RGBA, and a canvas for animations, before the views.
-    Layout { width, height, frames_total, orientation, end, memory: pixels * 14 }
+    // Lossless alpha, lossy planes and RGBA, before the views.
+    Layout { width, height, frames_total: 1, orientation, end, memory: pixels * 14, doubts: Vec::new() }
 }
 
 fn extended(
@@ -94,23 +111,23 @@ fn extended(
     mut rest: &[u8],
     limits: &Limits,
     end: usize,
-) -> Result<(Layout, Header), MediaError> {
-    let (width, height) = canvas(vp8x);
+) -> Result<(Layout, Content), MediaError> {
+    let (width, height) = canvas_size(vp8x);
     limits.admit_size(width, height)?;
     let flags = vp8x[0];
     let animated = flags & ANIMATION != 0;
     let mut orientation = None;
-    let mut still: Option<Bitstream> = None;
+    let mut picture: Option<Bitstream> = None;
     let mut alpha_chunk = false;
-    let mut frames: u32 = 0;
+    let (mut frames, mut duration_ms, mut largest) = (0u32, 0, 0);
     while let Some((chunk, after)) = split_chunk(rest)? {
         rest = after;
         match chunk.kind {
-            b"VP8 " | b"VP8L" if still.is_some() || animated => {
+            b"VP8 " | b"VP8L" if picture.is_some() || animated => {
                 return Err(corrupt("it holds more pictures than its header says"));
             }
-            b"VP8 " | b"VP8L" => still = Some(bitstream(&chunk)?),
-            b"ALPH" if still.is_some() || alpha_chunk => {
+            b"VP8 " | b"VP8L" => picture = Some(bitstream(&chunk)?),
+            b"ALPH" if picture.is_some() || alpha_chunk => {
                 return Err(corrupt("transparency comes after its picture or twice"));
             }
             b"ALPH" => alpha_chunk = true,
@@ -118,10 +135,10 @@ fn extended(
                 return Err(corrupt("it holds an animation its header does not announce"));
             }
             b"ANMF" => {
-                if frames == 0 {
-                    check_first_frame(chunk.body, width, height)?;
-                }
+                let frame = frame(chunk.body, width, height)?;
                 frames = frames.saturating_add(1);
+                duration_ms += u64::from(frame.delay_ms);
+                largest = largest.max(frame.place.pixels());
             }
             b"EXIF" if orientation.is_none() => {
                 let exif = chunk.body.strip_prefix(b"Exif\0\0").unwrap_or(chunk.body);
@@ -130,54 +147,79 @@ fn extended(
             _ => {}
         }
     }
-    let mut fixed = flags;
-    let mut says_opaque = false;
-    if animated {
-        // What the first frame leaves uncovered is transparent, whatever the header says.
-        fixed |= ALPHA;
-    } else {
-        let still = still.ok_or_else(|| corrupt("it has no picture"))?;
-        if (still.width, still.height) != (width, height) {
-            return Err(corrupt("its picture has another size than its canvas"));
-        }
-        let has_alpha = if still.lossless { still.alpha } else { alpha_chunk };
-        if has_alpha && flags & ALPHA == 0 {
-            return Err(corrupt("it has transparency that its header denies"));
-        }
-        if !still.lossless && !alpha_chunk {
-            fixed &= !ALPHA;
-        }
-        says_opaque = still.lossless && !still.alpha;
-    }
-    if animated && frames == 0 {
-        return Err(corrupt("it has no picture"));
-    }
     let orientation = orientation.flatten().unwrap_or(Orientation::NoTransforms);
-    let layout = layout(width, height, frames.max(1), orientation, end);
-    Ok((layout, Header { flags: Some(fixed), says_opaque }))
+    if animated {
+        if frames == 0 {
+            return Err(corrupt("it has no picture"));
+        }
+        let pixels = u64::from(width) * u64::from(height);
+        let turned = if orientation == Orientation::NoTransforms { 0 } else { 4 };
+        // A frame as a still picture of its own, one that may be RGB made RGBA, the canvas, two views.
+        let memory = largest * 18 + pixels * (10 + turned);
+        let layout =
+            Layout { width, height, frames_total: frames, orientation, end, memory, doubts: Vec::new() };
+        return Ok((layout, Content::Animation { duration_ms }));
+    }
+    let picture = picture.ok_or_else(|| corrupt("it has no picture"))?;
+    if (picture.width, picture.height) != (width, height) {
+        return Err(corrupt("its picture has another size than its canvas"));
+    }
+    let has_alpha = if picture.lossless { picture.alpha } else { alpha_chunk };
+    if has_alpha && flags & ALPHA == 0 {
+        return Err(corrupt("it has transparency that its header denies"));
+    }
+    let lossy_opaque = !picture.lossless && !alpha_chunk;
+    let flags = if lossy_opaque { flags & !ALPHA } else { flags };
+    let says_opaque = picture.lossless && !picture.alpha;
+    let header = Header { flags: Some(flags), says_opaque };
+    Ok((still(width, height, orientation, end), Content::Still(header)))
 }
 
 /// The decoder allocates what a bitstream claims before it compares, so compare here.
-fn check_first_frame(body: &[u8], width: u32, height: u32) -> Result<(), MediaError> {
-    let short = || corrupt("its first frame is too short");
+fn frame(body: &[u8], width: u32, height: u32) -> Result<Frame<'_>, MediaError> {
+    let short = || corrupt("a frame is too short");
     let field = |at| u24_at(body, at).ok_or_else(short);
-    let (left, top) = (field(0)? * 2, field(3)? * 2);
-    let (frame_width, frame_height) = (field(6)? + 1, field(9)? + 1);
-    if left + frame_width > width || top + frame_height > height {
-        return Err(corrupt("its first frame lies outside the canvas"));
+    let place = Rect { left: field(0)? * 2, top: field(3)? * 2, width: field(6)? + 1, height: field(9)? + 1 };
+    if place.left + place.width > width || place.top + place.height > height {
+        return Err(corrupt("a frame lies outside the canvas"));
     }
+    let delay_ms = field(12)?;
+    let flags = *body.get(15).ok_or_else(short)?;
     let mut rest = body.get(16..).ok_or_else(short)?;
+    let mut alpha = None;
+    let mut picture = None;
     while let Some((chunk, after)) = split_chunk(rest)? {
         rest = after;
-        if chunk.kind == b"VP8 " || chunk.kind == b"VP8L" {
-            let stream = bitstream(&chunk)?;
-            if (stream.width, stream.height) != (frame_width, frame_height) {
-                return Err(corrupt("its first frame's picture has another size than the frame"));
+        match chunk.kind {
+            b"ALPH" if alpha.is_some() || picture.is_some() => {
+                return Err(corrupt("a frame's transparency comes after its picture or twice"));
             }
-            return Ok(());
+            b"ALPH" => alpha = Some(chunk),
+            b"VP8 " | b"VP8L" if picture.is_some() => return Err(corrupt("a frame holds two pictures")),
+            b"VP8 " | b"VP8L" => {
+                let stream = bitstream(&chunk)?;
+                if (stream.width, stream.height) != (place.width, place.height) {
+                    return Err(corrupt("a frame's picture has another size than the frame"));
+                }
+                picture = Some((chunk, stream));
+            }
+            _ => {}
         }
     }
-    Err(corrupt("its first frame has no picture"))
+    let (picture, stream) = picture.ok_or_else(|| corrupt("a frame has no picture"))?;
+    if stream.lossless && alpha.is_some() {
+        return Err(corrupt("a frame has transparency twice"));
+    }
+    Ok(Frame {
+        place,
+        delay_ms,
+        blend: if flags & 2 == 0 { Blend::Over } else { Blend::Replace },
+        // Browsers clear to nothing; the background colour is not used.
+        dispose: if flags & 1 == 0 { Dispose::Keep } else { Dispose::Clear },
+        alpha,
+        picture,
+        stream,
+    })
 }
 
 /// The first chunk and what follows it; `None` at the end.
@@ -192,7 +234,7 @@ fn split_chunk(riff: &[u8]) -> Result<Option<(Chunk<'_>, &[u8])>, MediaError> {
     Ok(Some((Chunk { kind: &riff[..4], body }, &riff[next..])))
 }
 
-fn canvas(vp8x: &[u8]) -> (u32, u32) {
+fn canvas_size(vp8x: &[u8]) -> (u32, u32) {
     (u24_at(vp8x, 4).map_or(0, |v| v + 1), u24_at(vp8x, 7).map_or(0, |v| v + 1))
 }
 
@@ -223,42 +265,4 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u24_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 3).map(|b| u32::from_le_bytes([b[0], b[1], b[2], 0]))
-}
-
-pub(super) fn decode(
-    bytes: &[u8],
-    layout: &Layout,
-    header: &Header,
-    limits: &Limits,
-) -> Result<Raster, MediaError> {
-    // Only what the RIFF size covers: the decoder itself would read chunks from trailing data.
-    let mut file = Cow::Borrowed(&bytes[..layout.end]);
-    if let Some(flags) = header.flags
-        && file[FLAGS_AT] != flags
-    {
-        file.to_mut()[FLAGS_AT] = flags;
-    }
-    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(&*file)).map_err(map_error)?;
-    decoder.set_memory_limit(usize::try_from(limits.memory_max).unwrap_or(usize::MAX));
-    if decoder.dimensions() != (layout.width, layout.height) {
-        return Err(corrupt("two readers of its header disagree on its size"));
-    }
-    let pixels = layout.pixels() as usize;
-    if !decoder.has_alpha() {
-        let rgb = fill_shared(pixels * 3, |out| decoder.read_image(out)).map_err(map_error)?;
-        return Ok(Raster::rgb(layout.width, layout.height, rgb));
-    }
-    let mut rgba = vec![0; pixels * 4];
-    decoder.read_image(&mut rgba).map_err(map_error)?;
-    if header.says_opaque && rgba.chunks_exact(4).any(|p| p[3] != u8::MAX) {
-        return Err(corrupt("it has transparency that its picture denies"));
-    }
-    Ok(Raster::rgba(layout.width, layout.height, rgba))
-}
-
-fn map_error(error: image_webp::DecodingError) -> MediaError {
-    match error {
-        image_webp::DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => truncated(),
-        other => MediaError::corrupt(TYPE, other.to_string()),
-    }
 }
