@@ -1,0 +1,178 @@
+//! One upload and what became of it, with what the wire contract owes every answer.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Deserialize;
+
+/// Longer than the gate's own deadline for a submission.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Interactive,
+    Bulk,
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    /// A verdict for which a judge ran.
+    Judged,
+    /// A verdict from judgements on record.
+    Recalled,
+    /// An answer without a verdict: status and the error's code.
+    Refused(u16, String),
+    /// No answer, or not all of it.
+    Lost(&'static str),
+}
+
+impl Outcome {
+    pub(crate) fn is_verdict(&self) -> bool {
+        matches!(self, Self::Judged | Self::Recalled)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Judged => f.write_str("200 judged"),
+            Self::Recalled => f.write_str("200 recalled"),
+            Self::Refused(status, code) => write!(f, "{status} {code}"),
+            Self::Lost(how) => write!(f, "no answer: {how}"),
+        }
+    }
+}
+
+/// An outcome, and what was said about trying again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Outcome,
+    /// In seconds.
+    pub(crate) retry_after: Option<u64>,
+    /// Breaches of the wire contract.
+    pub(crate) faults: BTreeSet<&'static str>,
+}
+
+impl Answer {
+    pub(crate) fn lost(how: &'static str) -> Self {
+        Self { outcome: Outcome::Lost(how), retry_after: None, faults: BTreeSet::new() }
+    }
+
+    /// Reads an answer that came whole.
+    pub(crate) fn read(status: u16, retry_after: Option<&str>, has_request_id: bool, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Verdict {
+            cached: bool,
+        }
+        #[derive(Deserialize)]
+        struct Problem {
+            error: Error,
+        }
+        #[derive(Deserialize)]
+        struct Error {
+            code: String,
+        }
+
+        let mut faults = BTreeSet::new();
+        let outcome = if status == 200 {
+            match serde_json::from_slice(body) {
+                Ok(Verdict { cached: true }) => Outcome::Recalled,
+                Ok(Verdict { cached: false }) => Outcome::Judged,
+                Err(_) => {
+                    faults.insert("200 without a verdict");
+                    Outcome::Refused(status, "no verdict".to_owned())
+                }
+            }
+        } else {
+            let code = serde_json::from_slice(body).map(|Problem { error }| error.code);
+            Outcome::Refused(
+                status,
+                code.unwrap_or_else(|_| {
+                    faults.insert("an error without a code");
+                    "no code".to_owned()
+                }),
+            )
+        };
+        if !has_request_id {
+            faults.insert("no x-request-id");
+        }
+        let seconds = retry_after.and_then(|text| text.trim().parse().ok()).filter(|seconds| *seconds >= 1);
+        if matches!(status, 429 | 503) && seconds.is_none() {
+            faults.insert("429 or 503 without Retry-After");
+        }
+        if status == 500 {
+            faults.insert("a 500");
+        }
+        Self { outcome, retry_after: seconds, faults }
+    }
+}
+
+/// Sends uploads to one gate under one key.
+#[derive(Debug, Clone)]
+pub(crate) struct Uploader {
+    client: reqwest::Client,
+    /// Where to post, a lane each.
+    interactive: String,
+    bulk: String,
+    key: String,
+}
+
+impl Uploader {
+    pub(crate) fn new(base: &str, key: &str) -> Result<Self> {
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        Ok(Self {
+            client,
+            interactive: format!("{base}/v1/images"),
+            bulk: format!("{base}/v1/images?lane=bulk"),
+            key: key.to_owned(),
+        })
+    }
+
+    /// Ends when the whole answer is there.
+    pub(crate) async fn send(&self, lane: Lane, picture: Vec<u8>) -> Answer {
+        let url = match lane {
+            Lane::Interactive => &self.interactive,
+            Lane::Bulk => &self.bulk,
+        };
+        let request = self.client.post(url).bearer_auth(&self.key);
+        let request = request.header("content-type", "application/octet-stream").body(picture);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_timeout() => return Answer::lost("timed out"),
+            Err(error) if error.is_connect() => return Answer::lost("not connected"),
+            Err(_) => return Answer::lost("connection broken"),
+        };
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.map(str::to_owned);
+        let has_request_id = response.headers().contains_key("x-request-id");
+        match response.bytes().await {
+            Ok(body) => Answer::read(status, retry_after.as_deref(), has_request_id, &body),
+            Err(_) => Answer::lost("answer cut short"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart_and_held_to_the_contract() {
+        let judged = Answer::read(200, None, true, br#"{"cached":false,"id":"x"}"#);
+        assert_eq!((judged.outcome, judged.faults.len()), (Outcome::Judged, 0));
+        assert_eq!(Answer::read(200, None, true, br#"{"cached":true}"#).outcome, Outcome::Recalled);
+
+        let busy = Answer::read(429, Some("3"), true, br#"{"error":{"code":"overloaded"}}"#);
+        assert_eq!(busy.outcome.to_string(), "429 overloaded");
+        assert_eq!((busy.retry_after, busy.faults.len()), (Some(3), 0));
+
+        let rude = Answer::read(503, Some("0"), false, b"oops");
+        assert_eq!(rude.outcome.to_string(), "503 no code");
+        assert_eq!(rude.faults.len(), 3, "{:?}", rude.faults);
+        assert!(!Answer::read(200, None, true, b"{}").outcome.is_verdict());
+    }
+}
