@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::State;
 use super::problem::{ApiError, foreign};
-use crate::telemetry::join_trace;
+use crate::telemetry::{join_trace, name_span};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
@@ -69,7 +69,6 @@ pub(super) async fn around<B: MessageBody + 'static>(
     let span = tracing::info_span!(
         "http",
         request_id = %id,
-        otel.name = tracing::field::Empty,
         otel.kind = "server",
         http.request.method = %method,
         http.response.status_code = tracing::field::Empty,
@@ -94,7 +93,7 @@ pub(super) async fn around<B: MessageBody + 'static>(
     response
         .headers_mut()
         .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    span.record("otel.name", format!("{method} {route}"));
+    name_span(&span, format!("{method} {route}"));
     span.record("http.response.status_code", response.status().as_u16());
     let took = began.elapsed();
     if let Some(state) = state {

@@ -79,9 +79,8 @@ async fn write(store: &Store, batch: Vec<Pending>) {
             }
         }
         Err(error) if recordings.len() == 1 => {
-            for to in tells.into_iter().take(1) {
+            if let Some(to) = tells.into_iter().next() {
                 tell(to, Err(error));
-                return;
             }
         }
         Err(ModerateError::Store(error)) if error.is_lost_connection() => {

@@ -5,11 +5,14 @@
 mod export;
 mod metrics;
 
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use export::{Export, ExportError, join_trace};
+pub use export::{Export, ExportError, join_trace, name_span};
 pub use metrics::Metrics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +41,19 @@ pub fn init_logs(format: LogFormat, filter: &str, export: Option<&Export>) -> Re
     let plain =
         std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
     let layer = match format {
-        LogFormat::Text => layer.with_ansi(!plain).with_filter(filter).boxed(),
+        LogFormat::Text => layer.fmt_fields(for_people()).with_ansi(!plain).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     };
     let exported = export.map(|export| export.layer());
     tracing_subscriber::registry().with(layer).with(exported).try_init().map_err(|error| error.to_string())
+}
+
+/// Fields without those that only a collector needs.
+fn for_people() -> impl for<'a> FormatFields<'a> + Send + Sync {
+    let format = debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        name if name.starts_with("otel.") || name.starts_with("http.") => Ok(()),
+        name => write!(writer, "{name}={value:?}"),
+    });
+    format.delimited(" ")
 }

@@ -74,7 +74,7 @@ async fn metrics_count_what_happened_and_name_nobody() {
 #[tokio::test]
 async fn metrics_may_have_a_listener_of_their_own() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
-    let gate = Gate::with().env("SHIELDGATE_METRICS_LISTEN", &port.to_string()).start().await;
+    let gate = Gate::with().env("SHIELDGATE_METRICS_LISTEN", port).start().await;
     let beside = |path: &str| gate.client().get(format!("http://{port}{path}"));
     let metrics = shieldgate_tests::send(beside("/metrics")).await;
     metrics.expect(200);

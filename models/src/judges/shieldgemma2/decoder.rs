@@ -41,9 +41,11 @@ pub(super) struct Past {
     /// Images.
     rows: usize,
     length: usize,
-    /// Names of the inputs they go into.
-    values: Vec<(String, DynValue)>,
+    values: KeysAndValues,
 }
+
+/// With the names of the inputs they go into.
+type KeysAndValues = Vec<(String, DynValue)>;
 
 /// The logits of Yes and No.
 pub(super) type Logits = [f32; 2];
@@ -127,7 +129,7 @@ impl Decoder {
         lengths: &[usize],
         past: &Past,
         stop: &Stop,
-    ) -> Result<(Vec<Logits>, Vec<(String, DynValue)>), Failure> {
+    ) -> Result<(Vec<Logits>, KeysAndValues), Failure> {
         let fail = |error: ort::Error| failure(&error, stop);
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
             embedded.into_iter().map(|(name, value)| (name.into(), value)).collect();
