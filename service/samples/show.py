@@ -32,7 +32,10 @@ def main(argv):
 
 
 def samples():
-    return sorted(path for path in Path(__file__).resolve().parent.iterdir() if path.suffix in TYPES)
+    """The photographs, then the drawings that the demo model is for."""
+    here = Path(__file__).resolve().parent
+    folders = [folder for folder in (here, here / "demo") if folder.is_dir()]
+    return [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in TYPES]
 
 
 def show(base, key, files):

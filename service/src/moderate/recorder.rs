@@ -104,3 +104,86 @@ async fn write(store: &Store, batch: Vec<Pending>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{hash, judgement, rows, verdict, with_database};
+    use crate::store::verdicts::Provenance;
+    use crate::timestamp;
+
+    fn recording(seed: u8) -> Recording {
+        let verdict = verdict("p", timestamp::now(), hash(seed));
+        Recording {
+            requested: verdict.policies.iter().map(|answer| answer.policy.clone()).collect(),
+            verdict,
+            sha256: hash(seed),
+            kept: None,
+            facts: None,
+            judgements: Vec::new(),
+            provenance: Provenance::default(),
+            idempotency: None,
+            fingerprint: hash(seed),
+            actor: "key:1".to_owned(),
+            request_id: "1".to_owned(),
+        }
+    }
+
+    /// All in one transaction; what each was told.
+    async fn written(store: &Store, recordings: Vec<Recording>) -> Vec<Told> {
+        let (batch, told): (Vec<Pending>, Vec<_>) = recordings
+            .into_iter()
+            .map(|recording| {
+                let (tell, told) = oneshot::channel();
+                (Pending { recording, tell }, told)
+            })
+            .unzip();
+        write(store, batch).await;
+        let mut all = Vec::new();
+        for told in told {
+            all.push(told.await.expect("everybody is told"));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn what_one_does_wrong_is_not_the_others_fault() {
+        with_database(async |db| {
+            let store = db.store();
+            let mut all: Vec<Recording> = (0..8).map(recording).collect();
+            // A judge that nobody made known: its statement fails, and the transaction with it.
+            all[3].judgements = vec![judgement(99, 1, 0.5)];
+            let ids: Vec<_> = all.iter().map(|it| it.verdict.id).collect();
+            let told = written(&store, all).await;
+            for (at, (told, id)) in told.iter().zip(&ids).enumerate() {
+                match told {
+                    Ok(Ok(verdict)) if at != 3 => assert_eq!(verdict.id, *id),
+                    Err(ModerateError::Store(StoreError::Inconsistent { .. })) if at == 3 => {}
+                    other => panic!("{at}: {other:?}"),
+                }
+            }
+            let mut conn = db.service().await;
+            for table in ["verdicts", "audit"] {
+                assert_eq!(rows(&mut conn, table).await, 7, "{table}");
+            }
+        })
+        .await;
+    }
+
+    /// The first one has it, the second is told so; nothing of the second is on record.
+    #[tokio::test]
+    async fn of_two_with_one_idempotency_key_in_one_transaction_one_is_recorded() {
+        with_database(async |db| {
+            let store = db.store();
+            let mut all: Vec<Recording> = (0..3).map(recording).collect();
+            all[0].idempotency = Some(("POST /v1/images", "same".to_owned()));
+            all[2].idempotency = Some(("POST /v1/images", "same".to_owned()));
+            let first = all[0].verdict.id;
+            let told = written(&store, all).await;
+            assert!(matches!(&told[0], Ok(Ok(verdict)) if verdict.id == first), "{:?}", told[0]);
+            assert!(matches!(&told[1], Ok(Ok(_))), "{:?}", told[1]);
+            assert!(matches!(&told[2], Ok(Err(earlier)) if earlier.verdict_id == first), "{:?}", told[2]);
+        })
+        .await;
+    }
+}

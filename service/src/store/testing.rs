@@ -167,6 +167,12 @@ pub(crate) fn judgement(judge: u8, question: u8, probability: f32) -> Judgement 
     }
 }
 
+/// How many rows a table has.
+pub(crate) async fn rows(conn: &mut PgConnection, table: &'static str) -> i64 {
+    let count = AssertSqlSafe(format!("select count(*) from {table}"));
+    sqlx::query_scalar(count).fetch_one(conn).await.expect("counts")
+}
+
 /// A project's upload of the bytes of `content` was judged so.
 pub(crate) async fn judge(
     conn: &mut PgConnection,
