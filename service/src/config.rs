@@ -121,7 +121,7 @@ pub struct Gate {
     #[arg(long, env, default_value = "64")]
     pub queue_max: usize,
     /// How long a batch should take, in milliseconds: pictures that do not fit into it wait for the next.
-    #[arg(long, env, default_value = "250")]
+    #[arg(long, env, default_value = "30")]
     pub batch_target_ms: u64,
     /// Of each judge's time, what bulk work gets while interactive work waits; 0 to 0.9.
     #[arg(long, env, default_value = "0.2")]

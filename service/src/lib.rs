@@ -1,6 +1,7 @@
 //! shieldgate: bytes in, a recorded verdict out, or an error that recorded nothing.
 
 pub mod assets;
+pub mod background;
 pub mod canonical;
 pub mod cli;
 pub mod cluster;

@@ -128,8 +128,6 @@ impl Limits {
 }
 
 fn too_many(code: &'static str, detail: String, wait: Duration) -> ApiError {
-    // Whole seconds, rounded up: an earlier retry would be refused again.
-    let wait = Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, detail).after(wait)
 }
 

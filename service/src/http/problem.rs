@@ -152,7 +152,9 @@ fn respond(
     let mut response = HttpResponseBuilder::new(status);
     response.insert_header((CONTENT_TYPE, "application/problem+json"));
     if let Some(wait) = retry_after {
-        response.insert_header((RETRY_AFTER, wait.as_secs().max(1).to_string()));
+        // Whole seconds, rounded up: who comes earlier is turned away again.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
     }
     if status == StatusCode::CONFLICT {
         // The OpenAI clients would retry it three times.

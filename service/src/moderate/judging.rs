@@ -9,11 +9,9 @@ use time::OffsetDateTime;
 
 use super::decide::{self, Answered, Undecided};
 use super::{ModerateError, Moderator};
-use crate::media;
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::{Lane, Refused, Scored, Views};
 use crate::store;
-use crate::store::contents;
 use crate::store::judgements::{self, Judgement};
 use crate::store::overrides::Override;
 use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun, Worst};
@@ -80,12 +78,14 @@ pub(super) struct Recalled<'p> {
 }
 
 impl Moderator {
-    /// Those that this project had made itself; and, where nothing is left to ask, what is in the bytes.
+    /// Those that this project had made itself. `facts`, if on record, count where nothing is left to ask: else
+    /// they could tell of another project's upload.
     pub(super) async fn recall<'p>(
         &self,
         project: &str,
         sha256: &store::Sha256,
         plan: &'p Plan<'_>,
+        facts: Option<Facts>,
     ) -> Result<Recalled<'p>, ModerateError> {
         let mut recalled = Recalled::default();
         let wanted: Vec<(&str, store::Sha256, &Question)> = plan
@@ -104,16 +104,9 @@ impl Moderator {
             wanted.iter().map(|(_, digest, question)| (*digest, *question.hash.as_bytes())).collect();
         pairs.sort_unstable();
         pairs.dedup();
-        let recall = async |conn: &mut store::PgConnection| {
-            let on_record = judgements::recall(conn, project, sha256, &pairs).await?;
-            let facts = if on_record.len() == pairs.len() {
-                contents::facts(conn, sha256, media::PIPELINE_VERSION).await?
-            } else {
-                None
-            };
-            Ok((on_record, facts))
-        };
-        let (on_record, facts) = self.store.read(recall).await?;
+        let recall =
+            async |conn: &mut store::PgConnection| judgements::recall(conn, project, sha256, &pairs).await;
+        let on_record = self.store.read(recall).await?;
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();
             let found = on_record.iter().find(|j| j.judge_digest == digest && j.question_hash == hash);

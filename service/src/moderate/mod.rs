@@ -26,6 +26,7 @@ use uuid::Uuid;
 use self::judging::Plan;
 use self::record::Recording;
 use self::recorder::Recorder;
+use crate::background;
 use crate::media::{self, Limits, Looked};
 use crate::policy::Modality;
 use crate::scheduler::{Lane, Refused, Scheduler, Views};
@@ -141,7 +142,8 @@ impl Moderator {
 
         let (project, key) = (&submission.project, submission.idempotency_key.as_deref());
         let look = async |conn: &mut store::PgConnection| {
-            admission::look(conn, project, submission.route, key, &sha256, now).await
+            let pipeline = media::PIPELINE_VERSION;
+            admission::look(conn, project, submission.route, key, (&sha256, pipeline), now).await
         };
         let admission = self.store.read(look).await?;
         if let Some(earlier) = admission.replay {
@@ -158,7 +160,7 @@ impl Moderator {
             return Err(ModerateError::NothingJudged { reasons: plan.reasons() });
         }
 
-        let mut recalled = self.recall(&submission.project, &sha256, &plan).await?;
+        let mut recalled = self.recall(&submission.project, &sha256, &plan, admission.facts.clone()).await?;
         let (facts, findings, views) = match recalled.facts.take() {
             Some(facts) => (facts, recalled.findings, None),
             None => {
@@ -263,8 +265,11 @@ impl Moderator {
         // The permits go with the work, which goes on where the client has left.
         let span = tracing::info_span!("decode", bytes = bytes.as_ref().len());
         let decode = move || span.in_scope(|| (media::look(bytes.as_ref(), &limits), permits));
-        let (looked, permits) =
-            tokio::task::spawn_blocking(decode).await.map_err(|_| ModerateError::DecoderGone)?;
+        let decoded = match lane {
+            Lane::Interactive => tokio::task::spawn_blocking(decode).await.ok(),
+            Lane::Bulk => background::run("bulk decode", decode).await,
+        };
+        let (looked, permits) = decoded.ok_or(ModerateError::DecoderGone)?;
         let mut looked = looked?;
         let views = std::mem::take(&mut looked.views);
         let bytes: usize = views.iter().map(|view| view.picture.rgb().len()).sum();

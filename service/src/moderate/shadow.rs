@@ -82,7 +82,7 @@ impl Moderator {
             return Ok(());
         }
         let turn = (Lane::Bulk, Instant::now() + PATIENCE);
-        let recalled = self.recall(&work.project, &work.sha256, &plan).await?;
+        let recalled = self.recall(&work.project, &work.sha256, &plan, None).await?;
         let findings = if recalled.missing.is_empty() {
             recalled.findings
         } else {

@@ -8,6 +8,7 @@ use super::idempotency::{EXPIRY, Recorded};
 use super::overrides::{self, Override};
 use super::read::Place;
 use super::{Result, Sha256, StoreError};
+use crate::verdict::Facts;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admission {
@@ -17,11 +18,15 @@ pub struct Admission {
     pub overrides: Vec<Override>,
     /// Other than that of the policies at hand: they are stale.
     pub policy_generation: i64,
+    /// What this version of the media pipeline found in the bytes, whoever uploaded them: the caller must
+    /// not let another project notice.
+    pub facts: Option<Facts>,
 }
 
 #[derive(sqlx::FromRow)]
 struct Row {
     generation: i64,
+    facts: Option<String>,
     fingerprint: Option<Vec<u8>>,
     verdict_id: Option<Uuid>,
     id: Option<Uuid>,
@@ -40,11 +45,12 @@ pub async fn look(
     project: &str,
     route: &str,
     idempotency_key: Option<&str>,
-    sha256: &Sha256,
+    (sha256, pipeline): (&Sha256, &str),
     now: OffsetDateTime,
 ) -> Result<Admission> {
     let rows: Vec<Row> = sqlx::query_as(
         "select coalesce((select generation from policy_generations where project = $1), 0) as generation,
+                (select facts::text from contents where sha256 = $4 and pipeline = $7) as facts,
                 i.fingerprint, i.verdict_id, o.*
          from (select) always
          left join idempotency i
@@ -69,12 +75,18 @@ pub async fn look(
     .bind(sha256)
     .bind(now - EXPIRY)
     .bind(now)
+    .bind(pipeline)
     .fetch_all(conn)
     .await?;
 
-    let mut admission = Admission { replay: None, overrides: Vec::new(), policy_generation: 0 };
+    let mut admission = Admission { replay: None, overrides: Vec::new(), policy_generation: 0, facts: None };
     for row in rows {
         admission.policy_generation = row.generation;
+        if let (Some(text), None) = (&row.facts, &admission.facts) {
+            let facts = serde_json::from_str(text);
+            let place = || Place::new("contents", super::read::hex(sha256));
+            admission.facts = Some(facts.map_err(|error| place().wrong("facts", error))?);
+        }
         if let (Some(fingerprint), Some(verdict_id), None) =
             (row.fingerprint, row.verdict_id, &admission.replay)
         {

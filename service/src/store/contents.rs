@@ -136,19 +136,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What this version of the media pipeline found in the bytes, if it looked.
-#[tracing::instrument(name = "db.content.facts", skip_all)]
-pub async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &str) -> Result<Option<Facts>> {
-    let text: Option<String> =
-        sqlx::query_scalar("select facts::text from contents where sha256 = $1 and pipeline = $2")
-            .bind(sha256)
-            .bind(pipeline)
-            .fetch_optional(conn)
-            .await?;
-    let place = || Place::new("contents", super::read::hex(sha256));
-    text.map(|text| serde_json::from_str(&text).map_err(|error| place().wrong("facts", error))).transpose()
-}
-
 /// Contents whose time is over and that no legal hold protects, longest overdue first. Inside a
 /// transaction they stay locked until its end, and a second sweeper gets others.
 #[tracing::instrument(name = "db.content.expired", skip_all)]

@@ -81,6 +81,7 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(source: sqlx::Error) -> Self {
         let Some(error) = source.as_database_error() else {
+            super::loss::note();
             return Self::Unavailable { source };
         };
         // A zero byte, raw in a string or as \u0000 in a jsonb document: the one thing that a client can
@@ -92,10 +93,14 @@ impl From<sqlx::Error> for StoreError {
             Some(error) if error.code() == "23505" => error.constraint().and_then(named),
             _ => None,
         };
-        match conflict {
+        let error = match conflict {
             Some(conflict) => Self::Conflict { conflict, source },
             None => Self::Unavailable { source },
+        };
+        if error.is_lost_connection() {
+            super::loss::note();
         }
+        error
     }
 }
 

@@ -15,6 +15,7 @@ mod error;
 pub mod idempotency;
 pub mod judgements;
 pub mod keys;
+mod loss;
 pub mod migrate;
 pub mod overrides;
 pub mod partitions;
@@ -69,9 +70,6 @@ impl Default for StoreConfig {
     }
 }
 
-/// For so long after its last use a connection is taken to be alive.
-const TRUSTED_FOR: Duration = Duration::from_millis(500);
-
 /// Beyond the time that a connection and the statements may take: past it Postgres, or the way to it, hangs.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -97,7 +95,7 @@ impl Store {
             .test_before_acquire(false)
             .before_acquire(|conn, now| {
                 Box::pin(async move {
-                    if now.idle_for > TRUSTED_FOR {
+                    if loss::is_doubtful(now.idle_for) {
                         conn.ping().await?;
                     }
                     Ok(true)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::http::{Method, StatusCode};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
 use super::export::Export;
@@ -59,7 +59,7 @@ impl Metrics {
         let seconds = |instrument: &Instrument| {
             let aggregation =
                 Aggregation::ExplicitBucketHistogram { boundaries: SECONDS.to_vec(), record_min_max: false };
-            (instrument.unit() == "s")
+            (instrument.unit() == "s" && instrument.kind() == InstrumentKind::Histogram)
                 .then(|| Stream::builder().with_aggregation(aggregation).build().ok())?
         };
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(seconds);

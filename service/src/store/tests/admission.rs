@@ -151,7 +151,8 @@ async fn one_look_sees_all_of_it() {
     with_database(async |db| {
         let mut conn = db.service().await;
         let route = KEY.route;
-        let empty = look(&mut conn, "p", route, Some("k"), &hash(1), now()).await.expect("looks");
+        let empty =
+            look(&mut conn, "p", route, Some("k"), (&hash(1), "media-1"), now()).await.expect("looks");
         assert_eq!((empty.replay, empty.overrides.len(), empty.policy_generation), (None, 0, 0));
 
         let before = now() - Duration::minutes(1);
@@ -171,16 +172,17 @@ async fn one_look_sees_all_of_it() {
         import_draft(&mut conn, named, &serde_json::json!({}), "cli", before).await.expect("imports");
         set_state(&mut conn, named, State::Active, "cli", before).await.expect("activates");
 
-        let seen = look(&mut conn, "p", route, Some("k"), &hash(1), now()).await.expect("looks");
+        let seen = look(&mut conn, "p", route, Some("k"), (&hash(1), "media-1"), now()).await.expect("looks");
         assert_eq!(seen.replay, Some(recorded(1)));
         assert_eq!(seen.overrides, [kill_switch.clone(), this]);
         assert_eq!(seen.policy_generation, 1);
-        let without = look(&mut conn, "p", route, None, &hash(9), now()).await.expect("looks");
+        let without = look(&mut conn, "p", route, None, (&hash(9), "media-1"), now()).await.expect("looks");
         assert_eq!((without.replay, without.overrides), (None, vec![kill_switch]));
         let a_day_later = now() + Duration::hours(24);
-        let later = look(&mut conn, "p", route, Some("k"), &hash(9), a_day_later).await.expect("looks");
+        let later =
+            look(&mut conn, "p", route, Some("k"), (&hash(9), "media-1"), a_day_later).await.expect("looks");
         assert_eq!(later.replay, None);
-        let zero = look(&mut conn, "p", route, Some("a\0"), &hash(9), now()).await;
+        let zero = look(&mut conn, "p", route, Some("a\0"), (&hash(9), "media-1"), now()).await;
         assert!(matches!(zero, Err(StoreError::Unstorable { .. })), "{zero:?}");
     })
     .await;

@@ -2,9 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::store::contents::{Kept, Seen, expired, facts, forget_bytes, kept, upsert};
+use crate::store::admission;
+use crate::store::contents::{Kept, Seen, expired, forget_bytes, kept, upsert};
 use crate::store::testing::{at, hash, verdict, with_database};
-use crate::store::{PgConnection, Result};
+use crate::store::{PgConnection, Result, Sha256};
 use crate::verdict::{Content, Facts};
 
 fn now() -> OffsetDateTime {
@@ -21,6 +22,11 @@ fn until(days: i64) -> Kept {
 
 async fn see(conn: &mut PgConnection, content: &Content, kept: Option<&Kept>) -> Result<()> {
     upsert(conn, &[Seen { content, kind: "image", kept, facts: None, at: now() }]).await
+}
+
+/// What the first look at a submission finds of the bytes.
+async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &str) -> Result<Option<Facts>> {
+    Ok(admission::look(conn, "p", "", None, (sha256, pipeline), now()).await?.facts)
 }
 
 /// Uploads that share a transaction may be of the same bytes.

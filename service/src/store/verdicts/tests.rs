@@ -1,7 +1,7 @@
 //! What goes into `verdicts` comes out again, page by page too.
 
 use serde_json::{Value, json};
-use sqlx::{Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -165,7 +165,9 @@ async fn what_cannot_be_kept_is_refused() {
         let refused = async |conn: &mut PgConnection, change: fn(&mut Verdict)| {
             let mut bad = good.clone();
             change(&mut bad);
-            insert(conn, &[(&bad, &Provenance::default())]).await.expect_err("refused")
+            // In a transaction, as always: a part that went well must not stay.
+            let mut transaction = conn.begin().await.expect("begins");
+            insert(&mut transaction, &[(&bad, &Provenance::default())]).await.expect_err("refused")
         };
         for change in [
             (|v| v.reference = Some("a\0b".into())) as fn(&mut Verdict),
