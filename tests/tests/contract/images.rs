@@ -58,6 +58,10 @@ async fn the_verdict_has_exactly_the_contract_s_shape() {
     assert_eq!(deciding, taken(&mut verdict, "/policies/0/judges/0/probability"));
     let expected = samples::golden_probability("coffee");
     assert!(deciding.as_f64().is_some_and(|p| (p - expected).abs() <= 1e-3), "{deciding}, not {expected}");
+    let pdq = taken(&mut verdict, "/content/pdq");
+    assert!(pdq.as_str().is_some_and(hex), "{pdq}");
+    let quality = taken(&mut verdict, "/content/pdq_quality");
+    assert!(quality.as_u64().is_some_and(|quality| (50..=100).contains(&quality)), "{quality}");
     let runtime = taken(&mut verdict, "/runtime");
     assert!(runtime.as_str().is_some_and(|text| text.starts_with("onnxruntime 1.")), "{runtime}");
 
@@ -68,7 +72,7 @@ async fn the_verdict_has_exactly_the_contract_s_shape() {
             "id": null, "status": "done", "action": "allow", "cached": false, "submission_id": null,
             "project": "default", "ref": "item 1", "metadata": {}, "source": "upload",
             "content": {
-                "sha256": sha256(&samples::coffee()), "pdq": null, "media_type": "image/png",
+                "sha256": sha256(&samples::coffee()), "pdq": null, "pdq_quality": null, "media_type": "image/png",
                 "width": 150, "height": 100, "bytes": samples::coffee().len(),
                 "frames_total": 1, "frames_scored": 1,
             },

@@ -99,7 +99,7 @@ async fn an_activation_that_is_not_understood_changes_nothing() {
         caller.send(request).await.refused(400, "json_invalid");
     }
     // Written without saying that it is JSON, it must not be taken for absent either.
-    let request = caller.request(reqwest::Method::POST, &path).body("{\"state\": \"shadow\"}");
+    let request = caller.request(reqwest::Method::POST, &path).body("{\"state\": \"retired\"}");
     let answer = caller.send(request).await;
     assert!(matches!(answer.status, 415 | 422), "{}: {}", answer.status, answer.text());
     assert_eq!(verdict(&caller).await, shipped);
