@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 export CARGO
 
-.PHONY: help run build test mutate check fmt clean assets tools
+.PHONY: help run build test mutate bench check fmt clean assets tools
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,9 @@ mutate: build ## five thousand broken pictures over HTTP, and a million through 
 	$(CARGO) test --release --locked --workspace --no-run
 	SHIELDGATE_MUTATIONS=5000 "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked -p shieldgate-tests --test faults mutated -- --nocapture
 	SHIELDGATE_MUTATIONS=1000000 $(CARGO) test --release --locked -p shieldgate --test media mutated -- --nocapture
+
+bench: build ## benchmarks as ratios within one run, on a quiet machine (five minutes)
+	"$(TARGET)/release/shieldgate-load" bench --gate-option=--without-demo --json "$(TARGET)/bench.json"
 
 check: ## formatting, lints, licences
 	$(CARGO) fmt --all --check
