@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::State;
 use super::problem::{ApiError, foreign};
-use crate::telemetry::{join_trace, name_span};
+use crate::telemetry::{describe_request, join_trace};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
@@ -70,8 +70,6 @@ pub(super) async fn around<B: MessageBody + 'static>(
         "http",
         request_id = %id,
         otel.kind = "server",
-        http.request.method = %method,
-        http.response.status_code = tracing::field::Empty,
     );
     join_trace(&span, &TraceHeaders(request.headers()));
 
@@ -93,8 +91,7 @@ pub(super) async fn around<B: MessageBody + 'static>(
     response
         .headers_mut()
         .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    name_span(&span, format!("{method} {route}"));
-    span.record("http.response.status_code", response.status().as_u16());
+    describe_request(&span, method.as_str(), &route, status.as_u16());
     let took = began.elapsed();
     if let Some(state) = state {
         state.metrics.answered(&method, &route, status, took);

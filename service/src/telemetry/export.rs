@@ -107,8 +107,13 @@ pub fn join_trace(span: &tracing::Span, headers: &dyn Extractor) {
     span.set_parent(context).ok();
 }
 
-/// Names `span` for the collector after what it turned out to be, like `GET /v1/verdicts/{id}`. Not by a
-/// field: the bridge reads those of its own names only when the span is made.
-pub fn name_span(span: &tracing::Span, name: String) {
-    span.context().span().update_name(name);
+/// Tells the collector what a request turned out to be: `GET`, `/v1/verdicts/{id}`, 200. Not by fields: the
+/// log says it already, and the bridge reads names only when a span is made.
+pub fn describe_request(span: &tracing::Span, method: &str, route: &str, status: u16) {
+    let context = span.context();
+    let span = context.span();
+    span.update_name(format!("{method} {route}"));
+    span.set_attribute(KeyValue::new("http.request.method", method.to_owned()));
+    span.set_attribute(KeyValue::new("http.route", route.to_owned()));
+    span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
 }

@@ -5,14 +5,17 @@
 mod export;
 mod metrics;
 
-use tracing_subscriber::field::MakeExt as _;
+use std::fmt;
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use export::{Export, ExportError, join_trace, name_span};
+pub use export::{Export, ExportError, describe_request, join_trace};
 pub use metrics::Metrics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +44,39 @@ pub fn init_logs(format: LogFormat, filter: &str, export: Option<&Export>) -> Re
     let plain =
         std::env::var_os("NO_COLOR").is_some() || !std::io::IsTerminal::is_terminal(&std::io::stderr());
     let layer = match format {
-        LogFormat::Text => layer.fmt_fields(for_people()).with_ansi(!plain).with_filter(filter).boxed(),
+        LogFormat::Text => layer.fmt_fields(ForPeople).with_ansi(!plain).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     };
     let exported = export.map(|export| export.layer());
     tracing_subscriber::registry().with(layer).with(exported).try_init().map_err(|error| error.to_string())
 }
 
-/// Fields without those that only a collector needs.
-fn for_people() -> impl for<'a> FormatFields<'a> + Send + Sync {
-    let format = debug_fn(|writer, field, value| match field.name() {
-        "message" => write!(writer, "{value:?}"),
-        name if name.starts_with("otel.") || name.starts_with("http.") => Ok(()),
-        name => write!(writer, "{name}={value:?}"),
-    });
-    format.delimited(" ")
+/// Fields as `name=value`, without those that only a collector needs.
+struct ForPeople;
+
+impl<'w> FormatFields<'w> for ForPeople {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut line = Line { writer, empty: true, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct Line<'w> {
+    writer: Writer<'w>,
+    empty: bool,
+    result: fmt::Result,
+}
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.result.is_err() || field.name().starts_with("otel.") {
+            return;
+        }
+        let gap = if std::mem::replace(&mut self.empty, false) { "" } else { " " };
+        self.result = match field.name() {
+            "message" => write!(self.writer, "{gap}{value:?}"),
+            name => write!(self.writer, "{gap}{name}={value:?}"),
+        };
+    }
 }
