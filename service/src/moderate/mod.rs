@@ -137,6 +137,7 @@ impl Moderator {
     #[tracing::instrument(name = "moderate", skip_all, fields(project = submission.project, source = submission.source))]
     pub async fn moderate(self: &Arc<Self>, submission: Submission) -> Result<Verdict, ModerateError> {
         let now = timestamp::now();
+        let _announced = (submission.lane == Lane::Interactive).then(|| self.scheduler.announce());
         let sha256 = self.hash(&submission.original).await?;
         let fingerprint = submission.fingerprint(&sha256);
 

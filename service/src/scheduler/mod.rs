@@ -12,6 +12,7 @@ mod seat;
 mod simulation;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,16 @@ pub struct SeatNow<'a> {
 pub struct Scheduler {
     seats: BTreeMap<String, Arc<Seat>>,
     threads: Mutex<Vec<Working>>,
+    coming: Arc<AtomicUsize>,
+}
+
+/// An interactive submission under way.
+pub struct Announced(Arc<AtomicUsize>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Working {
@@ -75,10 +86,11 @@ struct Working {
 impl Scheduler {
     /// To be called on an async runtime: the watch on hung runs lives there.
     pub fn start(judges: Vec<Box<dyn Judge>>, config: SchedulerConfig) -> std::io::Result<Self> {
+        let coming = Arc::new(AtomicUsize::new(0));
         let mut seats = BTreeMap::new();
         let mut threads = Vec::new();
         for judge in judges {
-            let seat = Seat::new(judge.into(), &config);
+            let seat = Seat::new(judge.into(), &config, Arc::clone(&coming));
             let name = seat.judge.card().name.clone();
             let working = Arc::clone(&seat);
             let thread =
@@ -87,7 +99,14 @@ impl Scheduler {
             threads.push(Working { seat: Arc::clone(&seat), thread, watch });
             seats.insert(name, seat);
         }
-        Ok(Self { seats, threads: Mutex::new(threads) })
+        Ok(Self { seats, threads: Mutex::new(threads), coming })
+    }
+
+    /// Says that an interactive submission is on its way, until what is returned is dropped: bulk work
+    /// stands back meanwhile.
+    pub fn announce(&self) -> Announced {
+        self.coming.fetch_add(1, Ordering::Relaxed);
+        Announced(Arc::clone(&self.coming))
     }
 
     pub fn judge(&self, name: &str) -> Option<&dyn Judge> {

@@ -74,6 +74,8 @@ pub(super) struct Queue<T> {
     /// Time that bulk may take before interactive work, saved up while that ran and bulk had to wait.
     credit: Duration,
     running: Option<(Lane, usize)>,
+    /// Since when bulk work is held back for interactive work that is still on its way here.
+    held_since: Option<Instant>,
 }
 
 /// What to run next.
@@ -92,6 +94,7 @@ impl<T: Clone> Queue<T> {
             a_view: None,
             credit: Duration::ZERO,
             running: None,
+            held_since: None,
         }
     }
 
@@ -130,9 +133,24 @@ impl<T: Clone> Queue<T> {
         Ok(())
     }
 
-    /// Jobs that can't be done in time any more, and the next batch. `gone`: nobody waits for it.
-    pub(super) fn take(&mut self, now: Instant, gone: impl Fn(&T) -> bool) -> (Vec<T>, Option<Batch<T>>) {
+    /// Jobs that can't be done in time any more, and the next batch. `gone`: nobody waits for it. `coming`:
+    /// interactive work is being prepared, which a bulk batch would rob of the cores and then keep waiting;
+    /// bulk gets its share all the same.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        gone: impl Fn(&T) -> bool,
+        coming: bool,
+    ) -> (Vec<T>, Option<Batch<T>>) {
         let late = self.sort_out(now, gone);
+        if coming && self.interactive.is_empty() && !self.bulk.is_empty() {
+            let since = self.held_since.replace(now).unwrap_or(now);
+            self.save_up(now.saturating_duration_since(since));
+            if self.credit < self.batch_time(Lane::Bulk) {
+                return (late, None);
+            }
+        }
+        self.held_since = None;
         let bulk_first = !self.bulk.is_empty()
             && (self.interactive.is_empty() || self.credit >= self.batch_time(Lane::Bulk));
         let lane = if bulk_first { Lane::Bulk } else { Lane::Interactive };
@@ -162,16 +180,19 @@ impl<T: Clone> Queue<T> {
         let a_view = took / u32::try_from(views).unwrap_or(u32::MAX).max(1);
         self.a_view = Some(self.a_view.map_or(a_view, |before| (before * 7 + a_view) / 8));
         match lane {
-            Lane::Interactive if !self.bulk.is_empty() => {
-                let share = self.config.bulk_share.clamp(0.0, 0.99);
-                self.credit += took.mul_f64(share / (1.0 - share));
-            }
+            Lane::Interactive if !self.bulk.is_empty() => self.save_up(took),
             // Nobody had to wait, so nothing is owed.
             Lane::Interactive => self.credit = Duration::ZERO,
             Lane::Bulk => self.credit = self.credit.saturating_sub(took),
         }
+    }
+
+    /// Bulk work had to stand back for so long.
+    fn save_up(&mut self, stood_back: Duration) {
+        let share = self.config.bulk_share.clamp(0.0, 0.99);
+        let credit = self.credit + stood_back.mul_f64(share / (1.0 - share));
         // What was saved up in a long rush must not come back as one long delay.
-        self.credit = self.credit.min(self.batch_time(Lane::Bulk).max(self.config.batch_target));
+        self.credit = credit.min(self.batch_time(Lane::Bulk).max(self.config.batch_target));
     }
 
     /// Takes a job out; false where no view of it waits any more.
@@ -249,5 +270,48 @@ impl<T: Clone> Queue<T> {
             });
         }
         late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_work_stands_back_for_what_is_coming_and_still_gets_its_share() {
+        let config = QueueConfig {
+            jobs_max: 8,
+            batch_max: 1,
+            batch_target: Duration::from_millis(10),
+            bulk_share: 0.2,
+        };
+        let (mut queue, begin) = (Queue::new(config), Instant::now());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let push = |queue: &mut Queue<u8>, lane, job| {
+            queue.push(lane, job, 1, at(60_000), begin).expect("there is room");
+        };
+        let taken = |queue: &mut Queue<u8>, ms, coming| {
+            let (late, batch) = queue.take(at(ms), |_| false, coming);
+            assert!(late.is_empty());
+            batch.map(|batch| batch.parts[0].0)
+        };
+        // The speed becomes known.
+        push(&mut queue, Lane::Bulk, 0);
+        assert_eq!(taken(&mut queue, 0, false), Some(0));
+        queue.finished(Some(Duration::from_millis(10)));
+
+        push(&mut queue, Lane::Bulk, 1);
+        push(&mut queue, Lane::Bulk, 2);
+        assert_eq!(taken(&mut queue, 100, true), None, "an interactive picture is being decoded");
+        assert_eq!(taken(&mut queue, 120, true), None);
+        // 10 ms of every 50 are bulk's.
+        assert_eq!(taken(&mut queue, 141, true), Some(1));
+        queue.finished(Some(Duration::from_millis(10)));
+        assert_eq!(taken(&mut queue, 151, true), None);
+        // What has come goes first.
+        push(&mut queue, Lane::Interactive, 9);
+        assert_eq!(taken(&mut queue, 160, true), Some(9));
+        queue.finished(Some(Duration::from_millis(10)));
+        assert_eq!(taken(&mut queue, 170, false), Some(2), "nothing is coming any more");
     }
 }

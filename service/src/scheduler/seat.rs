@@ -5,6 +5,7 @@
 //! `stop_grace` makes the judge stuck: whatever waits for it, and whatever comes, fails at once until the
 //! thread is back. A run that nobody waits for any more is told to stop likewise.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use super::job::{Answers, Job};
 use super::queue::{Batch, Lane, Queue, QueueConfig};
 use super::{Refused, SchedulerConfig};
 
+/// How often bulk work that is held back looks whether its time has come.
+const HELD_BACK: Duration = Duration::from_millis(2);
+
 pub(super) struct Seat {
     pub(super) judge: Arc<dyn Judge>,
     state: Mutex<State>,
@@ -22,6 +26,8 @@ pub(super) struct Seat {
     work: Condvar,
     /// A run began, ended or was told to stop.
     turn: Notify,
+    /// Interactive submissions on their way to any judge.
+    coming: Arc<AtomicUsize>,
 }
 
 struct State {
@@ -64,7 +70,11 @@ pub(super) struct SeatState {
 }
 
 impl Seat {
-    pub(super) fn new(judge: Arc<dyn Judge>, config: &SchedulerConfig) -> Arc<Self> {
+    pub(super) fn new(
+        judge: Arc<dyn Judge>,
+        config: &SchedulerConfig,
+        coming: Arc<AtomicUsize>,
+    ) -> Arc<Self> {
         let queue = Queue::new(QueueConfig {
             jobs_max: config.queue_max.max(1),
             batch_max: judge.batch_max(),
@@ -72,7 +82,7 @@ impl Seat {
             bulk_share: config.bulk_share,
         });
         let state = State { queue, run: None, stuck: false, closed: false, batches: 0, pictures: 0 };
-        Arc::new(Self { judge, state: Mutex::new(state), work: Condvar::new(), turn: Notify::new() })
+        Arc::new(Self { judge, state: Mutex::new(state), work: Condvar::new(), turn: Notify::new(), coming })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,7 +184,8 @@ impl Seat {
     fn next(&self) -> Option<(Batch<Arc<Job>>, Stop)> {
         let mut state = self.state();
         loop {
-            let (late, batch) = state.queue.take(Instant::now(), |job| job.is_over());
+            let coming = self.coming.load(Ordering::Relaxed) > 0;
+            let (late, batch) = state.queue.take(Instant::now(), |job| job.is_over(), coming);
             for job in late {
                 job.refuse(Refused::Deadline);
             }
@@ -187,10 +198,17 @@ impl Seat {
                 self.turn.notify_one();
                 return Some((batch, stop));
             }
-            if state.closed {
+            // Shutting down, what is held back is done at once.
+            let held = state.queue.len(Lane::Bulk) > 0;
+            if state.closed && !held {
                 return None;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = if held {
+                let waited = self.work.wait_timeout(state, HELD_BACK);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.work.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
         }
     }
 

@@ -198,7 +198,7 @@ impl World {
 
     fn begin(&mut self) -> Option<Busy> {
         let arrivals = &self.arrivals;
-        let (late, batch) = self.queue.take(self.now, |job| arrivals[*job].end.is_some());
+        let (late, batch) = self.queue.take(self.now, |job| arrivals[*job].end.is_some(), false);
         for id in late {
             self.end(id, End::Late);
         }
