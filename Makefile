@@ -31,7 +31,7 @@ mutate: build ## five thousand broken pictures over HTTP, and a million through 
 	SHIELDGATE_MUTATIONS=1000000 $(CARGO) test --release --locked -p shieldgate --test media mutated -- --nocapture
 
 bench: build ## benchmarks as ratios within one run, on a quiet machine (five minutes)
-	"$(TARGET)/release/shieldgate-load" bench --gate-option=--without-demo --json "$(TARGET)/bench.json"
+	"$(TARGET)/release/shieldgate-load" bench --json "$(TARGET)/bench.json"
 
 check: ## formatting, lints, licences
 	$(CARGO) fmt --all --check

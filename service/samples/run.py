@@ -5,6 +5,7 @@
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -24,6 +25,9 @@ READY_WITHIN_S = 180
 STOP_WITHIN_S = 90
 LOG_LINES = 20
 KEY_FILE = "demo.key"
+# The judge that the shipped policies ask by their text, and the small model that shows it.
+PROMPTED = "shieldgemma2"
+DEMO = Path(__file__).resolve().parent.parent.parent / "models" / "demo" / "checkpoint"
 LOG_FILE = "serve.log"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,6 +53,7 @@ def main(argv):
     try:
         require_free(port)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        add_demo(binary, data)
         service = start(binary, data, port)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         base = f"http://127.0.0.1:{port}"
@@ -94,6 +99,19 @@ def require_free(port):
                 f"port {port} on 127.0.0.1 is taken ({error.strerror})\n"
                 f"  hint: stop what listens there (`ss -ltnp 'sport = :{port}'` shows it), or: make run PORT={other}"
             ) from error
+
+
+def add_demo(binary, data):
+    """The demo model answers where ShieldGemma 2 would, unless that was added; another `serve` knows nothing of it."""
+    record = data / "models" / f"{PROMPTED}.json"
+    if record.exists():
+        known = json.loads(record.read_text()).get("folder")
+        if known is None or Path(known) != DEMO:
+            return
+    command = [str(binary), "models", "add", str(DEMO), "--name", PROMPTED, "--data-dir", str(data)]
+    added = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if added.returncode != 0:
+        raise Trouble(f"the demo model can't be added:\n{added.stderr.strip()}")
 
 
 def start(binary, data, port):

@@ -90,9 +90,6 @@ pub struct Gate {
     /// Serve demo judges also on an address that is not loopback.
     #[arg(long, env)]
     pub allow_demo: bool,
-    /// Leave out the demo judges that come with the build.
-    #[arg(long, env)]
-    pub without_demo: bool,
     /// Largest upload, in bytes.
     #[arg(long, env, default_value = "20971520")]
     pub body_bytes_max: u64,
@@ -123,8 +120,8 @@ pub struct Gate {
     /// How long a batch should take, in milliseconds: pictures that do not fit into it wait for the next.
     #[arg(long, env, default_value = "30")]
     pub batch_target_ms: u64,
-    /// Of each judge's time, what bulk work gets while interactive work waits; 0 to 0.9.
-    #[arg(long, env, default_value = "0.2")]
+    /// Of each judge's time, what bulk work gets while interactive work waits or is on its way; 0 to 0.9.
+    #[arg(long, env, default_value = "0.05")]
     pub bulk_share: f64,
     /// How long a submission may wait for its judges before it is answered 503, in milliseconds.
     #[arg(long, env, default_value = "60000")]

@@ -27,7 +27,6 @@ pub struct Setup {
     models: Vec<PathBuf>,
     own_listen: bool,
     fresh: bool,
-    demo: bool,
 }
 
 /// A service that ended before it was ready.
@@ -79,13 +78,6 @@ impl Setup {
     #[must_use]
     pub fn policy(mut self, id: &str, yaml: &str) -> Self {
         self.policies.push((id.to_owned(), yaml.to_owned()));
-        self
-    }
-
-    /// With the demo judges that come with the build; without them a verdict rests on Open-NSFW alone.
-    #[must_use]
-    pub fn demo(mut self) -> Self {
-        self.demo = true;
         self
     }
 
@@ -156,9 +148,6 @@ impl Setup {
         command.arg("serve").arg("--data-dir").arg(&home.data_dir);
         if !self.own_listen || address.is_some() {
             command.args(["--listen", address.unwrap_or("127.0.0.1:0")]);
-        }
-        if !self.demo {
-            command.arg("--without-demo");
         }
         command.args(&self.flags).envs(self.env.iter().cloned());
         command.stdout(file.try_clone().expect("a second handle")).stderr(file);

@@ -14,7 +14,7 @@ use super::Failed;
 use super::connect::{Connected, Role};
 use super::signals::Signals;
 use crate::assets::Assets;
-use crate::config::Serve;
+use crate::config::{Common, Serve};
 use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
 use crate::media::{self, Limits, keep::Keep};
@@ -34,7 +34,7 @@ enum ServeError {
         source: std::io::Error,
     },
     #[error(
-        "demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging: add the real model under their name, leave them out with `--without-demo`, or serve them all the same with `--allow-demo`"
+        "demo judges ({names}) would answer on `{address}`, which is not loopback\n  hint: they are for showing, not for judging: add the real model under their name or `shieldgate models remove` them; `--allow-demo` serves them all the same"
     )]
     Demo { names: String, address: std::net::SocketAddr },
     #[error(
@@ -58,7 +58,7 @@ pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode
     let assets = Assets::find(config.common.assets.as_deref())?;
     let runtime =
         Runtime::load(&assets.onnxruntime_library()?, config.gate.device, or_cores(config.gate.threads))?;
-    let judges = open_judges(&runtime, &config, &assets)?;
+    let judges = open_judges(&runtime, &config.common, &assets)?;
     let demo: Vec<&str> =
         judges.iter().filter(|judge| judge.card().demo).map(|judge| judge.card().name.as_str()).collect();
     if !demo.is_empty() && !address.ip().is_loopback() && !config.gate.allow_demo {
@@ -184,15 +184,10 @@ async fn serve(
 /// Shipped models and added ones; an added one replaces a shipped one of its name.
 fn open_judges(
     runtime: &Arc<Runtime>,
-    config: &Serve,
+    common: &Common,
     assets: &Assets,
 ) -> Result<Vec<Box<dyn Judge>>, Failed> {
-    let mut installed = super::models::all(&config.common, assets)?;
-    if config.gate.without_demo {
-        // Folders on record are without links.
-        let shipped = assets.models_dir().canonicalize().unwrap_or_else(|_| assets.models_dir());
-        installed.retain(|model| !model.demo || !model.folder.starts_with(&shipped));
-    }
+    let mut installed = super::models::all(common, assets)?;
     installed.sort_by(|a, b| a.name.cmp(&b.name));
     let mut opened = Vec::new();
     for model in &installed {
