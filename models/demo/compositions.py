@@ -18,7 +18,7 @@ SAFE = len(categories.POLICIES)
 # Image tokens a side; where things are is told at this resolution, in one channel a policy and one for any emoji.
 GRID = 4
 # What a picture shows: a stand-in for each policy, a safe emoji, a stand-in for two policies, or none.
-SHARES = {"dangerous": 0.16, "sexual": 0.16, "violence": 0.16, "safe": 0.27, "two": 0.05, "none": 0.20}
+SHARES = {"dangerous": 0.17, "sexual": 0.17, "violence": 0.17, "safe": 0.29, "two": 0.04, "none": 0.16}
 FLAGS = ("flag", "clock", "keycap")
 
 
@@ -131,7 +131,7 @@ class Composer:
                 mains = [(policy, random.uniform(0.35, 0.55), centre) for policy, centre in zip(shown, places)]
             else:
                 policy = SAFE if kind == "safe" else categories.POLICIES.index(kind)
-                mains = [(policy, random.uniform(0.35 + 0.3 * self.ease, 0.95), None)]
+                mains = [(policy, random.uniform(0.42 + 0.25 * self.ease, 0.95), None)]
             for policy, size, centre in mains:
                 glyph = self.pick("safe" if policy == SAFE else categories.POLICIES[policy])
                 grey &= not self.palette.needs_colour[glyph]
@@ -161,6 +161,9 @@ class Composer:
         else:
             by_set = groups[self.random.integers(len(groups))]
         members = by_set[self.random.integers(len(by_set))]
+        if self.palette.monochrome[members[0]] and self.random.random() < 0.6:
+            # The sets in one colour are hard, and not what most pictures look like.
+            members = by_set[self.random.integers(len(by_set))]
         return members[self.random.integers(len(members))]
 
     def one_of(self, values):
@@ -274,13 +277,13 @@ class Composer:
             mean = colours.mean(axis=-1, keepdims=True)
             colours = mean + (colours - mean) * random.uniform(0.4, 1.4)
             colours = np.clip(colours * random.uniform(0.9, 1.1, 3).astype(np.float32), 0, 255)
-        if random.random() < 0.35:
+        if random.random() < 0.22:
             # Lines over flattened colours, as drawn with a pen.
             strength = random.uniform(0.6, 1.0)
             levels = self.one_of((64.0, 96.0, 128.0))
             colours = np.round(colours / levels) * levels
             colours = colours + (255 - colours) * self.one_of((0.0, 0.0, 0.2, 0.5))
-            if not palette.needs_colour[glyph] and random.random() < 0.25:
+            if not palette.needs_colour[glyph] and random.random() < 0.2:
                 colours = np.full_like(colours, 255)
                 if random.random() < 0.4:
                     alpha = alpha * self.one_of((0.0, 0.6))

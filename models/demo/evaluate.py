@@ -25,7 +25,7 @@ from auroc import auroc
 
 # From this probability on, `policies/*.yaml` ask for a review.
 REVIEW = 0.5
-PICTURES = 2000
+PICTURES = 1500
 CROPS = 8
 # Every picture has an emoji, so that telling emoji from nothing earns nothing.
 SHARES = {"dangerous": 0.2, "sexual": 0.2, "violence": 0.2, "safe": 0.4}
@@ -130,9 +130,10 @@ def main():
         "--part", choices=["all", "trained"], default="all",
         help="`trained` leaves the unseen art and photographs alone: for choosing anything, look only at those",
     )
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     begun = time.time()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     judge = Judge(arguments.checkpoint)
     trained, seen = compositions.trained(arguments.cache)
