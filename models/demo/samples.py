@@ -33,12 +33,13 @@ def gradient(top, bottom):
 PICTURES = [
     ("bomb.png", "a bomb", "dangerous", [("twemoji", "bomb", 0.62)], ((214, 234, 248), (133, 193, 233))),
     ("syringe.webp", "a syringe and a pill", "dangerous", [("noto", "syringe", 0.5), ("noto", "pill", 0.4)], ((232, 246, 239), (162, 217, 206))),
-    ("dagger.jpg", "crossed swords", "dangerous", [("noto", "crossed-swords", 0.7)], ((253, 235, 208), (245, 203, 167))),
+    ("swords.jpg", "crossed swords", "dangerous", [("noto", "crossed-swords", 0.7)], ((253, 235, 208), (245, 203, 167))),
     ("kiss.webp", "the mark of a kiss", "sexual", [("noto", "kiss-mark", 0.66)], ((255, 255, 255), (250, 219, 216))),
     ("eighteen.jpg", "the sign for no one under eighteen", "sexual", [("fluent-emoji-flat", "no-one-under-eighteen", 0.68)], ((234, 237, 237), (174, 182, 191))),
     ("blood.png", "a drop of blood", "violence", [("noto", "drop-of-blood", 0.62)], ((255, 255, 255), (213, 216, 220))),
     ("skull.webp", "a skull and crossbones", "violence", [("twemoji", "skull-and-crossbones", 0.66)], ((93, 109, 126), (44, 62, 80))),
-    ("sunflower.webp", "a sunflower and a bee", None, [("noto", "sunflower", 0.6), ("noto", "honeybee", 0.26)], ((174, 214, 241), (171, 235, 198))),
+    ("sunflower.webp", "a sunflower", None, [("noto", "sunflower", 0.7)], ((174, 214, 241), (171, 235, 198))),
+    ("cat.webp", "a cat's face", None, [("twemoji", "cat-face", 0.66)], ((253, 237, 236), (245, 183, 177))),
     ("pizza.jpg", "a slice of pizza", None, [("twemoji", "pizza", 0.62)], ((252, 243, 207), (249, 231, 159))),
 ]
 
