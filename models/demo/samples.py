@@ -38,9 +38,9 @@ PICTURES = [
     ("eighteen.jpg", "the sign for no one under eighteen", "sexual", [("fluent-emoji-flat", "no-one-under-eighteen", 0.68)], ((234, 237, 237), (174, 182, 191))),
     ("blood.png", "a drop of blood", "violence", [("noto", "drop-of-blood", 0.62)], ((255, 255, 255), (213, 216, 220))),
     ("skull.webp", "a skull and crossbones", "violence", [("twemoji", "skull-and-crossbones", 0.66)], ((93, 109, 126), (44, 62, 80))),
-    ("sunflower.webp", "a sunflower", None, [("noto", "sunflower", 0.7)], ((174, 214, 241), (171, 235, 198))),
+    ("dog.webp", "a dog's face", None, [("noto", "dog-face", 0.66)], ((174, 214, 241), (171, 235, 198))),
     ("cat.webp", "a cat's face", None, [("twemoji", "cat-face", 0.66)], ((253, 237, 236), (245, 183, 177))),
-    ("pizza.jpg", "a slice of pizza", None, [("twemoji", "pizza", 0.62)], ((252, 243, 207), (249, 231, 159))),
+    ("house.jpg", "a house with a garden", None, [("noto", "house-with-garden", 0.66)], ((252, 243, 207), (249, 231, 159))),
 ]
 
 
