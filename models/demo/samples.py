@@ -40,7 +40,7 @@ PICTURES = [
     ("skull.webp", "a skull and crossbones", "violence", [("twemoji", "skull-and-crossbones", 0.66)], ((93, 109, 126), (44, 62, 80))),
     ("dog.webp", "a dog's face", None, [("noto", "dog-face", 0.66)], ((174, 214, 241), (171, 235, 198))),
     ("cat.webp", "a cat's face", None, [("twemoji", "cat-face", 0.66)], ((253, 237, 236), (245, 183, 177))),
-    ("house.jpg", "a house with a garden", None, [("noto", "house-with-garden", 0.66)], ((252, 243, 207), (249, 231, 159))),
+    ("grin.jpg", "a grinning face", None, [("noto", "grinning-face", 0.64)], ((252, 243, 207), (249, 231, 159))),
 ]
 
 
