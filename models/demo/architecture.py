@@ -25,7 +25,8 @@ import compositions
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "models/reference/chat_template.jinja").read_text()
-NAME = "shieldgemma2-demo"
+# What `policies/*.yaml` call their judge: the real one, once added, takes its place.
+NAME = "shieldgemma2"
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
 IMAGE_TOKENS = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
