@@ -106,6 +106,9 @@ impl Store {
                 Box::pin(async move {
                     sqlx::query(
                         "select set_config('statement_timeout', $1, false),
+                                -- Over partitions a plan costs more than what it plans: made once for each
+                                -- statement, it chooses its partitions when it runs.
+                                set_config('plan_cache_mode', 'force_generic_plan', false),
                                 set_config('lock_timeout', $2, false),
                                 -- A transaction whose owner died keeps neither rows nor vacuum waiting.
                                 set_config('idle_in_transaction_session_timeout', '60s', false)",
