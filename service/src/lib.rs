@@ -10,6 +10,7 @@ pub mod housekeeping;
 pub mod http;
 pub mod hub;
 pub mod media;
+pub mod memory;
 pub mod moderate;
 pub mod policy;
 pub mod scheduler;
