@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::limits::Allowance;
 use super::problem::ApiError;
 use crate::http::State;
-use crate::store::keys::{self, ApiKey};
+use crate::store::keys::{ApiKey, Shown};
 
 /// What keys start with, so that scanners find leaked ones.
 pub const KEY_PREFIX: &str = "sg_";
@@ -105,10 +105,9 @@ impl FromRequest for Caller {
                 )
             })?;
             let state = state.ok_or_else(|| unauthorized("the service is not ready"))?;
-            let store = &state.moderator.store;
             // A fast hash is right for 256 random bits.
             let hash = Sha256::digest(key.as_bytes()).into();
-            let known = store.read(async |conn| keys::by_hash(conn, &hash).await).await?;
+            let known = state.keys.ask(Shown(hash)).await?;
             known.map(Self).ok_or_else(|| unauthorized("this API key is unknown or revoked"))
         })
     }

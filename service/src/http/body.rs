@@ -15,6 +15,9 @@ use super::problem::ApiError;
 /// Granularity of the budget.
 const UNIT_BYTES: usize = 64 * 1024;
 
+/// Made room for at once where a body says how long it will be: no more, for saying so costs a caller nothing.
+const RESERVED_BYTES_MAX: usize = 2 * UNIT_BYTES;
+
 /// Text parts (`ref`, `subject`, `metadata`) are small.
 const TEXT_PART_BYTES_MAX: usize = 4 * 1024;
 
@@ -61,6 +64,8 @@ impl Bodies {
         }
         let until = Instant::now() + self.read_timeout;
         let mut body = self.empty();
+        let declared = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(0);
+        body.bytes.reserve_exact(declared.min(RESERVED_BYTES_MAX));
         while let Some(chunk) =
             tokio::time::timeout_at(until.into(), payload.next()).await.map_err(|_| self.too_slow())?
         {

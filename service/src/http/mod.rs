@@ -37,7 +37,8 @@ use self::body::Bodies;
 use self::limits::Limits;
 use self::problem::ApiError;
 use crate::moderate::Moderator;
-use crate::store::{Cursor, Sha256};
+use crate::store::keys::Shown;
+use crate::store::{Cursor, Group, Sha256};
 use crate::telemetry::Metrics;
 use crate::timestamp;
 
@@ -74,10 +75,14 @@ pub struct HttpConfig {
     pub device: String,
 }
 
+/// Groups of callers whose keys are looked up at once.
+const KEY_READS_AT_ONCE: usize = 2;
+
 /// What every handler may use.
 pub struct State {
     moderator: Arc<Moderator>,
     metrics: Arc<Metrics>,
+    keys: Group<Shown>,
     bodies: Bodies,
     limits: Limits,
     in_flight: Semaphore,
@@ -91,6 +96,7 @@ pub struct State {
 impl State {
     pub fn new(moderator: Moderator, metrics: Arc<Metrics>, config: &HttpConfig) -> Self {
         Self {
+            keys: Group::start(&moderator.store, KEY_READS_AT_ONCE),
             moderator: Arc::new(moderator),
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),

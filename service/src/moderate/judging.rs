@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use shieldgate_models::{Failure, Probability, Question};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 
 use super::decide::{self, Answered, Undecided};
 use super::{ModerateError, Moderator};
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::{Lane, Refused, Scored, Views};
 use crate::store;
-use crate::store::judgements::{self, Judgement};
+use crate::store::judgements::{Judgement, Recall};
 use crate::store::overrides::Override;
 use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun, Worst};
 
@@ -104,9 +105,8 @@ impl Moderator {
             wanted.iter().map(|(_, digest, question)| (*digest, *question.hash.as_bytes())).collect();
         pairs.sort_unstable();
         pairs.dedup();
-        let recall =
-            async |conn: &mut store::PgConnection| judgements::recall(conn, project, sha256, &pairs).await;
-        let on_record = self.store.read(recall).await?;
+        let recall = Recall { project: project.to_owned(), sha256: *sha256, asked: pairs };
+        let on_record = self.recalls.ask(recall).instrument(tracing::info_span!("recall")).await?;
         for (name, digest, question) in wanted {
             let hash = *question.hash.as_bytes();
             let found = on_record.iter().find(|j| j.judge_digest == digest && j.question_hash == hash);

@@ -21,18 +21,20 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use self::judging::Plan;
 use self::record::Recording;
-use self::recorder::Recorder;
 use crate::background;
 use crate::media::{self, Limits, Looked};
 use crate::policy::Modality;
 use crate::scheduler::{Lane, Refused, Scheduler, Views};
+use crate::store::admission::Look;
 use crate::store::idempotency::Recorded;
+use crate::store::judgements::Recall;
 use crate::store::verdicts::Provenance;
-use crate::store::{self, Store, admission, verdicts};
+use crate::store::{self, Group, Store, verdicts};
 use crate::timestamp;
 use crate::verdict::{
     Action, Content, ErrorNote, Facts, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict,
@@ -43,7 +45,6 @@ mod error;
 mod judging;
 pub mod policies;
 mod record;
-mod recorder;
 mod shadow;
 mod submission;
 
@@ -90,12 +91,20 @@ pub struct ModerateConfig {
     pub subject_key: [u8; 32],
 }
 
+/// Groups of submissions whose reads are under way at once.
+const READS_AT_ONCE: usize = 2;
+
+/// Takes a tenth of a millisecond.
+const HASHED_IN_PLACE: usize = 128 * 1024;
+
 pub struct Moderator {
     pub store: Store,
     pub scheduler: Arc<Scheduler>,
     /// The policy sets in force, shared with the routes that change them.
     pub policies: Arc<PolicyCache>,
-    recorder: Recorder,
+    looks: Group<Look>,
+    recalls: Group<Recall>,
+    recordings: Group<Recording>,
     originals: media::keep::Keep,
     decoders: Arc<Semaphore>,
     /// Of those, what bulk work may hold: it must not make a person wait for a core.
@@ -119,12 +128,16 @@ impl Moderator {
         let bulk_decoders = Arc::new(Semaphore::new((config.decoders / 2).max(1)));
         let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
         let shadowed = Arc::new(Semaphore::new(shadow::PENDING_MAX));
-        let recorder = Recorder::start(&store);
+        let looks = Group::start(&store, READS_AT_ONCE);
+        let recalls = Group::start(&store, READS_AT_ONCE);
+        let recordings = Group::start(&store, record::AT_ONCE);
         Self {
             store,
             scheduler,
             policies,
-            recorder,
+            looks,
+            recalls,
+            recordings,
             originals,
             decoders,
             bulk_decoders,
@@ -141,12 +154,15 @@ impl Moderator {
         let sha256 = self.hash(&submission.original).await?;
         let fingerprint = submission.fingerprint(&sha256);
 
-        let (project, key) = (&submission.project, submission.idempotency_key.as_deref());
-        let look = async |conn: &mut store::PgConnection| {
-            let pipeline = media::PIPELINE_VERSION;
-            admission::look(conn, project, submission.route, key, (&sha256, pipeline), now).await
+        let look = Look {
+            project: submission.project.clone(),
+            route: submission.route,
+            idempotency_key: submission.idempotency_key.clone(),
+            sha256,
+            pipeline: media::PIPELINE_VERSION,
+            now,
         };
-        let admission = self.store.read(look).await?;
+        let admission = self.looks.ask(look).instrument(tracing::info_span!("admit")).await?;
         if let Some(earlier) = admission.replay {
             return self.replay(&submission, earlier, fingerprint).await;
         }
@@ -203,7 +219,7 @@ impl Moderator {
             actor: submission.actor.clone(),
             request_id: submission.request_id.clone(),
         };
-        match self.recorder.record(recording).await? {
+        match self.recordings.ask(recording).instrument(tracing::info_span!("record")).await? {
             Ok(recorded) => {
                 let shadows = set.shadows_of(&selected);
                 self.shadow(&submission, &recorded, shadows, admission.overrides.clone(), views);
@@ -214,7 +230,10 @@ impl Moderator {
     }
 
     async fn hash(&self, original: &Original) -> Result<store::Sha256, ModerateError> {
-        // 20 MB take some 15 ms: too long for an async thread.
+        // 20 MB take some 15 ms: too long for an async thread. Of less, the change of threads is the dearer part.
+        if original.as_ref().len() <= HASHED_IN_PLACE {
+            return Ok(Sha256::digest(original.as_ref()).into());
+        }
         let original = original.clone();
         tokio::task::spawn_blocking(move || Sha256::digest(original.as_ref()).into())
             .await

@@ -1,4 +1,7 @@
 //! One transaction: verdicts, their judgements, idempotency keys and audit entries, or nothing.
+//!
+//! A group commit: a disk makes some hundred commits durable a second, so verdicts that are ready while a
+//! transaction is under way share the next one.
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -12,7 +15,7 @@ use crate::store::contents::{Kept, Seen};
 use crate::store::idempotency::{Insertion, Key, Recorded};
 use crate::store::judgements::{Judged, Judgement};
 use crate::store::verdicts::Provenance;
-use crate::store::{self, Store, StoreError, audit, contents, idempotency, judgements, verdicts};
+use crate::store::{self, Grouped, Store, StoreError, audit, contents, idempotency, judgements, verdicts};
 use crate::verdict::{Facts, Outcome, Verdict};
 
 /// Everything that one submission puts on record.
@@ -35,12 +38,31 @@ pub(super) struct Recording {
     pub(super) request_id: String,
 }
 
-/// What stands on record now; or what another request recorded under the same idempotency key meanwhile.
-pub(super) type Outcomes = Vec<Result<Verdict, Recorded>>;
+/// Transactions at once: while one waits for the disk the next one is prepared.
+pub(super) const AT_ONCE: usize = 2;
 
-/// Records all in one transaction; an outcome each, in their order. An error leaves nothing on record,
-/// unless it is that of the commit itself: then nobody knows.
-pub(super) async fn commit(store: &Store, recordings: &[Recording]) -> Result<Outcomes, ModerateError> {
+impl Grouped for Recording {
+    /// What stands on record now; or what another request recorded under the same idempotency key meanwhile.
+    type Done = Result<Verdict, Recorded>;
+    type Error = ModerateError;
+
+    /// An error leaves nothing on record, unless it is that of the commit itself: then nobody knows.
+    async fn together(store: &Store, recordings: &[Self]) -> Result<Vec<Self::Done>, ModerateError> {
+        commit(store, recordings).await
+    }
+
+    fn store_error(error: &ModerateError) -> Option<&StoreError> {
+        match error {
+            ModerateError::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+async fn commit(
+    store: &Store,
+    recordings: &[Recording],
+) -> Result<Vec<Result<Verdict, Recorded>>, ModerateError> {
     let mut transaction = store.begin().await?;
     let conn = &mut *transaction;
     let taken = claim(conn, recordings).await?;
@@ -178,4 +200,79 @@ pub(super) async fn attempt(
 
 fn inconsistent(id: Uuid, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Inconsistent { table: "verdicts", column: "id", row: id.to_string(), source: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Group;
+    use crate::store::testing::{hash, judgement, rows, verdict, with_database};
+    use crate::store::verdicts::Provenance;
+    use crate::timestamp;
+
+    type Told = Result<Result<Verdict, Recorded>, ModerateError>;
+
+    fn recording(seed: u8) -> Recording {
+        let verdict = verdict("p", timestamp::now(), hash(seed));
+        Recording {
+            requested: verdict.policies.iter().map(|answer| answer.policy.clone()).collect(),
+            verdict,
+            sha256: hash(seed),
+            kept: None,
+            facts: None,
+            judgements: Vec::new(),
+            provenance: Provenance::default(),
+            idempotency: None,
+            fingerprint: hash(seed),
+            actor: "key:1".to_owned(),
+            request_id: "1".to_owned(),
+        }
+    }
+
+    /// All asked at once; what each was told.
+    async fn written(store: &Store, recordings: Vec<Recording>) -> Vec<Told> {
+        let recorder = Group::start(store, 1);
+        futures_util::future::join_all(recordings.into_iter().map(|it| recorder.ask(it))).await
+    }
+
+    #[tokio::test]
+    async fn what_one_does_wrong_is_not_the_others_fault() {
+        with_database(async |db| {
+            let store = db.store();
+            let mut all: Vec<Recording> = (0..8).map(recording).collect();
+            // A judge that nobody made known: its statement fails, and the transaction with it.
+            all[3].judgements = vec![judgement(99, 1, 0.5)];
+            let ids: Vec<_> = all.iter().map(|it| it.verdict.id).collect();
+            let told = written(&store, all).await;
+            for (at, (told, id)) in told.iter().zip(&ids).enumerate() {
+                match told {
+                    Ok(Ok(verdict)) if at != 3 => assert_eq!(verdict.id, *id),
+                    Err(ModerateError::Store(StoreError::Inconsistent { .. })) if at == 3 => {}
+                    other => panic!("{at}: {other:?}"),
+                }
+            }
+            let mut conn = db.service().await;
+            for table in ["verdicts", "audit"] {
+                assert_eq!(rows(&mut conn, table).await, 7, "{table}");
+            }
+        })
+        .await;
+    }
+
+    /// The first one has it, the second is told so; nothing of the second is on record.
+    #[tokio::test]
+    async fn of_two_with_one_idempotency_key_in_one_transaction_one_is_recorded() {
+        with_database(async |db| {
+            let store = db.store();
+            let mut all: Vec<Recording> = (0..3).map(recording).collect();
+            all[0].idempotency = Some(("POST /v1/images", "same".to_owned()));
+            all[2].idempotency = Some(("POST /v1/images", "same".to_owned()));
+            let first = all[0].verdict.id;
+            let told = written(&store, all).await;
+            assert!(matches!(&told[0], Ok(Ok(verdict)) if verdict.id == first), "{:?}", told[0]);
+            assert!(matches!(&told[1], Ok(Ok(_))), "{:?}", told[1]);
+            assert!(matches!(&told[2], Ok(Err(earlier)) if earlier.verdict_id == first), "{:?}", told[2]);
+        })
+        .await;
+    }
 }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::read::{Place, Word as _, hex, signed, utc};
-use super::{Result, Sha256, StoreError};
+use super::{Grouped, Result, Sha256, Store, StoreError};
 use crate::verdict::{FrameScore, Worst};
 
 /// One success. Failures are not kept: the next upload tries again.
@@ -86,37 +86,85 @@ impl TryFrom<Row> for Judgement {
     }
 }
 
-/// Those of the asked (judge digest, question hash) that are on record and that this project had judged
-/// itself, in any order. Served by the primary key: one probe a pair, in one of the hash partitions.
-#[tracing::instrument(name = "db.judgement.recall", skip_all)]
-pub async fn recall(
-    conn: &mut PgConnection,
-    project: &str,
-    sha256: &Sha256,
-    asked: &[(Sha256, Sha256)],
-) -> Result<Vec<Judgement>> {
-    let (digests, questions): (Vec<&[u8]>, Vec<&[u8]>) =
-        asked.iter().map(|(digest, question)| (digest.as_slice(), question.as_slice())).unzip();
-    let rows: Vec<Row> = sqlx::query_as(
-        "select j.digest as judge_digest, m.question_hash, m.probability,
-                m.worst_frame, m.worst_at_ms, m.worst_background, m.frames::text, m.runtime, m.device, m.at
-         from (select distinct digest, question_hash
-               from unnest($3::bytea[], $4::bytea[]) u (digest, question_hash)) asked
-         join judges j on j.digest = asked.digest
-         join judgements m on m.sha256 = $2 and m.judge_id = j.id and m.question_hash = asked.question_hash
-         -- Another project's judgement is as good, but recalling it would tell that the bytes were there.
-         where m.project = $1
-            or exists (select from judgement_shares s
-                       where s.sha256 = $2 and s.judge_id = m.judge_id
-                         and s.question_hash = m.question_hash and s.project = $1)",
+/// What is asked of one submission.
+#[derive(Debug, Clone)]
+pub struct Recall {
+    pub project: String,
+    pub sha256: Sha256,
+    /// Judge digest and question hash.
+    pub asked: Vec<(Sha256, Sha256)>,
+}
+
+impl Grouped for Recall {
+    type Done = Vec<Judgement>;
+    type Error = StoreError;
+
+    async fn together(store: &Store, group: &[Self]) -> Result<Vec<Vec<Judgement>>> {
+        store.read(async |conn| recall(conn, group).await).await
+    }
+
+    fn store_error(error: &StoreError) -> Option<&StoreError> {
+        Some(error)
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Recalled {
+    position: i32,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
+/// For each, in their order: those asked for that are on record and that this project had judged itself,
+/// in any order. Served by the primary key: one probe a pair, in one of the hash partitions.
+#[tracing::instrument(name = "db.judgement.recall", skip_all, fields(count = recalls.len()))]
+pub async fn recall(conn: &mut PgConnection, recalls: &[Recall]) -> Result<Vec<Vec<Judgement>>> {
+    let mut positions: Vec<i32> = Vec::new();
+    let (mut projects, mut contents): (Vec<&str>, Vec<&[u8]>) = Default::default();
+    let (mut digests, mut questions): (Vec<&[u8]>, Vec<&[u8]>) = Default::default();
+    for (position, recall) in (0..).zip(recalls) {
+        for (digest, question) in &recall.asked {
+            positions.push(position);
+            projects.push(&recall.project);
+            contents.push(&recall.sha256);
+            digests.push(digest);
+            questions.push(question);
+        }
+    }
+    let rows: Vec<Recalled> = sqlx::query_as(
+        "select r.position, j.digest as judge_digest, m.*
+         from (select distinct *
+               from unnest($1::int[], $2::text[], $3::bytea[], $4::bytea[], $5::bytea[])
+                    u (position, project, sha256, digest, question_hash)) r
+         join judges j on j.digest = r.digest
+         -- Lateral: a plan is made once and must not rest on how small the tables were then.
+         cross join lateral (
+             select m.question_hash, m.probability, m.worst_frame, m.worst_at_ms, m.worst_background,
+                    m.frames::text as frames, m.runtime, m.device, m.at
+             from judgements m
+             where m.sha256 = r.sha256 and m.judge_id = j.id and m.question_hash = r.question_hash
+               -- Another project's judgement is as good, but recalling it would tell that the bytes were there.
+               and (m.project = r.project
+                    or exists (select from judgement_shares s
+                               where s.sha256 = r.sha256 and s.judge_id = j.id
+                                 and s.question_hash = r.question_hash and s.project = r.project))
+             offset 0
+         ) m",
     )
-    .bind(project)
-    .bind(sha256)
+    .bind(positions)
+    .bind(projects)
+    .bind(contents)
     .bind(digests)
     .bind(questions)
     .fetch_all(conn)
     .await?;
-    rows.into_iter().map(Judgement::try_from).collect()
+    let mut recalled = vec![Vec::new(); recalls.len()];
+    for Recalled { position, row } in rows {
+        if let Some(of) = usize::try_from(position).ok().and_then(|position| recalled.get_mut(position)) {
+            of.push(Judgement::try_from(row)?);
+        }
+    }
+    Ok(recalled)
 }
 
 /// A judgement, of which bytes and for whose upload.

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Place, signed, utc};
-use super::{Result, Sha256, StoreError};
+use super::{Grouped, Result, Sha256, Store, StoreError};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
@@ -90,14 +90,32 @@ pub async fn create(conn: &mut PgConnection, new: &ApiKey) -> Result<()> {
     Ok(())
 }
 
-/// The key that a caller showed; a revoked one is no key.
-#[tracing::instrument(name = "db.api_key.by_hash", skip_all)]
-pub async fn by_hash(conn: &mut PgConnection, hash: &Sha256) -> Result<Option<ApiKey>> {
-    let row: Option<Row> = sqlx::query_as("select * from api_keys where hash = $1 and revoked_at is null")
-        .bind(hash)
-        .fetch_optional(conn)
+/// The SHA-256 of a key that a caller showed.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown(pub Sha256);
+
+impl Grouped for Shown {
+    type Done = Option<ApiKey>;
+    type Error = StoreError;
+
+    async fn together(store: &Store, group: &[Self]) -> Result<Vec<Option<ApiKey>>> {
+        store.read(async |conn| shown(conn, group).await).await
+    }
+
+    fn store_error(error: &StoreError) -> Option<&StoreError> {
+        Some(error)
+    }
+}
+
+/// The key of each; a revoked one is no key.
+#[tracing::instrument(name = "db.api_key.shown", skip_all, fields(count = shown.len()))]
+pub async fn shown(conn: &mut PgConnection, shown: &[Shown]) -> Result<Vec<Option<ApiKey>>> {
+    let rows: Vec<Row> = sqlx::query_as("select * from api_keys where hash = any($1) and revoked_at is null")
+        .bind(shown.iter().map(|shown| shown.0.as_slice()).collect::<Vec<_>>())
+        .fetch_all(conn)
         .await?;
-    row.map(ApiKey::try_from).transpose()
+    let keys = rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()?;
+    Ok(shown.iter().map(|shown| keys.iter().find(|key| key.hash == shown.0).cloned()).collect())
 }
 
 /// Revoked ones too, newest first; of one project or of all.

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod contents;
 pub mod cursor;
 mod error;
+mod group;
 pub mod idempotency;
 pub mod judgements;
 pub mod keys;
@@ -36,6 +37,7 @@ use sqlx::{Connection as _, PgPool, Postgres};
 
 pub use cursor::{Cursor, CursorError, Page};
 pub use error::{Conflict, StoreError};
+pub use group::{Group, Grouped};
 pub use sqlx::PgConnection;
 
 pub type Result<T> = std::result::Result<T, StoreError>;

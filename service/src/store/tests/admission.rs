@@ -5,12 +5,12 @@ use std::time::Duration as Wait;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::store::admission::look;
+use crate::store::admission::{Admission, Look, look};
 use crate::store::idempotency::{self, Insertion, Key, Recorded};
 use crate::store::overrides::{self, Filter, Override};
 use crate::store::policies::{Named, State, import_draft, set_state};
 use crate::store::testing::{at, hash, id_at, with_database};
-use crate::store::{Conflict, Store, StoreError};
+use crate::store::{Conflict, PgConnection, Result, Store, StoreError};
 use crate::verdict::Action;
 
 fn now() -> OffsetDateTime {
@@ -146,13 +146,32 @@ async fn overrides_begin_and_end_and_stay_on_record() {
     .await;
 }
 
+fn a_look(project: &str, idempotency_key: Option<&str>, seed: u8, now: OffsetDateTime) -> Look {
+    Look {
+        project: project.to_owned(),
+        route: KEY.route,
+        idempotency_key: idempotency_key.map(str::to_owned),
+        sha256: hash(seed),
+        pipeline: "media-1",
+        now,
+    }
+}
+
+/// What project `p` sees.
+async fn seen(
+    conn: &mut PgConnection,
+    idempotency_key: Option<&str>,
+    seed: u8,
+    now: OffsetDateTime,
+) -> Result<Admission> {
+    Ok(look(conn, &[a_look("p", idempotency_key, seed, now)]).await?.remove(0))
+}
+
 #[tokio::test]
 async fn one_look_sees_all_of_it() {
     with_database(async |db| {
         let mut conn = db.service().await;
-        let route = KEY.route;
-        let empty =
-            look(&mut conn, "p", route, Some("k"), (&hash(1), "media-1"), now()).await.expect("looks");
+        let empty = seen(&mut conn, Some("k"), 1, now()).await.expect("looks");
         assert_eq!((empty.replay, empty.overrides.len(), empty.policy_generation), (None, 0, 0));
 
         let before = now() - Duration::minutes(1);
@@ -172,17 +191,28 @@ async fn one_look_sees_all_of_it() {
         import_draft(&mut conn, named, &serde_json::json!({}), "cli", before).await.expect("imports");
         set_state(&mut conn, named, State::Active, "cli", before).await.expect("activates");
 
-        let seen = look(&mut conn, "p", route, Some("k"), (&hash(1), "media-1"), now()).await.expect("looks");
-        assert_eq!(seen.replay, Some(recorded(1)));
-        assert_eq!(seen.overrides, [kill_switch.clone(), this]);
-        assert_eq!(seen.policy_generation, 1);
-        let without = look(&mut conn, "p", route, None, (&hash(9), "media-1"), now()).await.expect("looks");
-        assert_eq!((without.replay, without.overrides), (None, vec![kill_switch]));
+        let all = seen(&mut conn, Some("k"), 1, now()).await.expect("looks");
+        assert_eq!(all.replay, Some(recorded(1)));
+        assert_eq!(all.overrides, [kill_switch.clone(), this.clone()]);
+        assert_eq!(all.policy_generation, 1);
+        let without = seen(&mut conn, None, 9, now()).await.expect("looks");
+        assert_eq!((without.replay, without.overrides), (None, vec![kill_switch.clone()]));
         let a_day_later = now() + Duration::hours(24);
-        let later =
-            look(&mut conn, "p", route, Some("k"), (&hash(9), "media-1"), a_day_later).await.expect("looks");
+        let later = seen(&mut conn, Some("k"), 9, a_day_later).await.expect("looks");
         assert_eq!(later.replay, None);
-        let zero = look(&mut conn, "p", route, Some("a\0"), (&hash(9), "media-1"), now()).await;
+        // Others in the same statement see theirs.
+        let group = [
+            a_look("q", Some("k"), 1, now()),
+            a_look("p", Some("k"), 1, now()),
+            a_look("r", None, 1, now()),
+            a_look("p", None, 2, now()),
+        ];
+        let [q, p, r, p2] = look(&mut conn, &group).await.expect("looks").try_into().expect("four");
+        assert_eq!(p, all);
+        assert_eq!((q.replay, q.overrides, q.policy_generation), (None, vec![other_project], 0));
+        assert_eq!((r.replay, r.overrides, r.policy_generation), (None, vec![], 0));
+        assert_eq!((p2.replay, p2.overrides), (None, vec![kill_switch, other_bytes]));
+        let zero = seen(&mut conn, Some("a\0"), 9, now()).await;
         assert!(matches!(zero, Err(StoreError::Unstorable { .. })), "{zero:?}");
     })
     .await;

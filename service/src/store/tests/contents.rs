@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::store::admission;
+use crate::store::admission::{self, Look};
 use crate::store::contents::{Kept, Seen, expired, forget_bytes, kept, upsert};
 use crate::store::testing::{at, hash, verdict, with_database};
 use crate::store::{PgConnection, Result, Sha256};
@@ -25,8 +25,16 @@ async fn see(conn: &mut PgConnection, content: &Content, kept: Option<&Kept>) ->
 }
 
 /// What the first look at a submission finds of the bytes.
-async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &str) -> Result<Option<Facts>> {
-    Ok(admission::look(conn, "p", "", None, (sha256, pipeline), now()).await?.facts)
+async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &'static str) -> Result<Option<Facts>> {
+    let look = Look {
+        project: "p".to_owned(),
+        route: "",
+        idempotency_key: None,
+        sha256: *sha256,
+        pipeline,
+        now: now(),
+    };
+    Ok(admission::look(conn, &[look]).await?.remove(0).facts)
 }
 
 /// Uploads that share a transaction may be of the same bytes.

@@ -1,9 +1,22 @@
 //! Recall: the first judgement stays, and nobody learns what others uploaded.
 
-use crate::store::judgements::{Judged, ensure_judge, insert, recall};
+use crate::store::judgements::{Judged, Judgement, Recall, ensure_judge, insert, recall};
 use crate::store::testing::{hash, judge, judgement, with_database};
-use crate::store::{StoreError, contents};
+use crate::store::{PgConnection, Result, Sha256, StoreError, contents};
 use crate::verdict::{Background, FrameScore, Worst};
+
+fn a_recall(project: &str, sha256: Sha256, asked: &[(Sha256, Sha256)]) -> Recall {
+    Recall { project: project.to_owned(), sha256, asked: asked.to_vec() }
+}
+
+async fn recalled(
+    conn: &mut PgConnection,
+    project: &str,
+    sha256: &Sha256,
+    asked: &[(Sha256, Sha256)],
+) -> Result<Vec<Judgement>> {
+    Ok(recall(conn, &[a_recall(project, *sha256, asked)]).await?.remove(0))
+}
 
 #[tokio::test]
 async fn a_judgement_comes_back_as_it_was() {
@@ -29,14 +42,14 @@ async fn a_judgement_comes_back_as_it_was() {
         judge(&mut conn, "p", 9, &written).await.expect("inserts");
         judge(&mut conn, "p", 9, &[]).await.expect("nothing is no mistake");
         let asked: Vec<_> = written.iter().map(|j| (j.judge_digest, j.question_hash)).collect();
-        let mut read = recall(&mut conn, "p", &hash(9), &asked).await.expect("recalls");
+        let mut read = recalled(&mut conn, "p", &hash(9), &asked).await.expect("recalls");
         read.sort_by_key(|j| (j.judge_digest, j.question_hash));
         assert_eq!(read, written);
         // Only what was asked, once, and only for these bytes.
         let doubled = [asked[0], asked[0], (hash(7), hash(99)), (hash(99), hash(1))];
-        assert_eq!(recall(&mut conn, "p", &hash(9), &doubled).await.expect("recalls"), written[..1]);
-        assert_eq!(recall(&mut conn, "p", &hash(10), &asked).await.expect("recalls"), []);
-        assert_eq!(recall(&mut conn, "p", &hash(9), &[]).await.expect("recalls"), []);
+        assert_eq!(recalled(&mut conn, "p", &hash(9), &doubled).await.expect("recalls"), written[..1]);
+        assert_eq!(recalled(&mut conn, "p", &hash(10), &asked).await.expect("recalls"), []);
+        assert_eq!(recalled(&mut conn, "p", &hash(9), &[]).await.expect("recalls"), []);
     })
     .await;
 }
@@ -62,7 +75,7 @@ async fn the_first_judgement_stays() {
         let (second, commit) = tokio::join!(second, commit);
         second.expect("the second one is no error");
         commit.expect("commits");
-        let read = recall(&mut conn, "p", &hash(9), &[(hash(7), hash(1)), (hash(7), hash(2))]).await;
+        let read = recalled(&mut conn, "p", &hash(9), &[(hash(7), hash(1)), (hash(7), hash(2))]).await;
         assert_eq!(read.expect("recalls").iter().map(|j| j.probability).collect::<Vec<_>>(), [0.25, 0.25]);
     })
     .await;
@@ -75,7 +88,7 @@ async fn recall_is_hidden_from_other_projects() {
         ensure_judge(&mut conn, &hash(7), "classifier", "a", false).await.expect("known");
         judge(&mut conn, "mine", 9, &[judgement(7, 1, 0.25), judgement(7, 2, 0.5)]).await.expect("inserts");
         let asked = [(hash(7), hash(1)), (hash(7), hash(2))];
-        assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
+        assert_eq!(recalled(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
 
         // A verdict of its own for the same bytes, by an override or on another question, changes nothing.
         let own = crate::store::testing::verdict("yours", crate::timestamp::now(), hash(9));
@@ -89,20 +102,20 @@ async fn recall_is_hidden_from_other_projects() {
         contents::upsert(&mut conn, &[seen]).await.expect("inserts");
         let provenance = crate::store::verdicts::Provenance::default();
         crate::store::verdicts::insert(&mut conn, &[(&own, &provenance)]).await.expect("inserts");
-        assert_eq!(recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
+        assert_eq!(recalled(&mut conn, "yours", &hash(9), &asked).await.expect("recalls"), []);
 
         // Having had it judged does, for just that question; the first one's answer stands.
         for _ in 0..2 {
             judge(&mut conn, "yours", 9, &[judgement(7, 2, 0.75)]).await.expect("inserts");
         }
-        let read = recall(&mut conn, "yours", &hash(9), &asked).await.expect("recalls");
+        let read = recalled(&mut conn, "yours", &hash(9), &asked).await.expect("recalls");
         assert_eq!(read, [judgement(7, 2, 0.5)]);
         let shares: i64 = sqlx::query_scalar("select count(*) from judgement_shares")
             .fetch_one(&mut conn)
             .await
             .expect("counts");
         assert_eq!(shares, 1, "a project's own needs none");
-        assert_eq!(recall(&mut conn, "mine", &hash(9), &asked).await.expect("recalls").len(), 2);
+        assert_eq!(recalled(&mut conn, "mine", &hash(9), &asked).await.expect("recalls").len(), 2);
     })
     .await;
 }
@@ -125,12 +138,26 @@ async fn projects_in_one_statement_share_one_judgement() {
         insert(&mut conn, &all).await.expect("inserts");
         let asked = [(hash(7), hash(1)), (hash(7), hash(2))];
         for project in ["mine", "yours"] {
-            let read = recall(&mut conn, project, &nine, &asked).await.expect("recalls");
+            let read = recalled(&mut conn, project, &nine, &asked).await.expect("recalls");
             assert_eq!(read.len(), 1, "{project}");
             assert!(read[0] == one || read[0] == other, "the first one stands");
         }
-        assert_eq!(recall(&mut conn, "yours", &eight, &asked).await.expect("recalls"), []);
-        assert_eq!(recall(&mut conn, "mine", &eight, &asked).await.expect("recalls"), [second]);
+        assert_eq!(recalled(&mut conn, "yours", &eight, &asked).await.expect("recalls"), []);
+        assert_eq!(
+            recalled(&mut conn, "mine", &eight, &asked).await.expect("recalls"),
+            std::slice::from_ref(&second)
+        );
+        // In one statement each is told its own.
+        let group = [
+            a_recall("yours", eight, &asked),
+            a_recall("mine", eight, &asked),
+            a_recall("mine", nine, &[]),
+            a_recall("yours", nine, &asked[..1]),
+            a_recall("theirs", nine, &asked),
+        ];
+        let read = recall(&mut conn, &group).await.expect("recalls");
+        let lengths: Vec<_> = read.iter().map(Vec::len).collect();
+        assert_eq!((read[1].as_slice(), lengths), ([second].as_slice(), vec![0, 1, 0, 1, 0]));
     })
     .await;
 }

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::keys::{ApiKey, by_hash, create, list, revoke};
+use crate::store::keys::{ApiKey, Shown, create, list, revoke, shown};
 use crate::store::testing::{at, hash, with_database};
 use crate::store::{Conflict, StoreError};
 
@@ -31,8 +31,8 @@ async fn a_key_is_found_until_it_is_revoked() {
         for new in [&mine, &yours] {
             create(&mut conn, new).await.expect("creates");
         }
-        assert_eq!(by_hash(&mut conn, &hash(1)).await.expect("looks"), Some(mine.clone()));
-        assert_eq!(by_hash(&mut conn, &hash(3)).await.expect("looks"), None);
+        assert_eq!(shown(&mut conn, &[Shown(hash(1))]).await.expect("looks"), [Some(mine.clone())]);
+        assert_eq!(shown(&mut conn, &[Shown(hash(3))]).await.expect("looks"), [None]);
         assert_eq!(list(&mut conn, None).await.expect("lists"), [yours.clone(), mine.clone()]);
         assert_eq!(list(&mut conn, Some("mine")).await.expect("lists"), std::slice::from_ref(&mine));
 
@@ -40,7 +40,7 @@ async fn a_key_is_found_until_it_is_revoked() {
         let revoked = revoke(&mut conn, "mine", mine.id, now).await.expect("revokes").expect("was there");
         assert_eq!(revoked, ApiKey { revoked_at: Some(now), ..mine.clone() });
         assert_eq!(revoke(&mut conn, "mine", mine.id, now).await.expect("asks"), None);
-        assert_eq!(by_hash(&mut conn, &hash(1)).await.expect("looks"), None);
+        assert_eq!(shown(&mut conn, &[Shown(hash(1))]).await.expect("looks"), [None]);
         assert_eq!(list(&mut conn, Some("mine")).await.expect("lists"), [revoked]);
 
         let same = create(&mut conn, &key("mine", 1, now)).await;
