@@ -1,11 +1,11 @@
 //! shieldgate: bytes in, a recorded verdict out, or an error that recorded nothing.
 
 pub mod assets;
-pub mod background;
 pub mod canonical;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod decoders;
 pub mod housekeeping;
 pub mod http;
 pub mod hub;

@@ -2,5 +2,5 @@
 
 fn main() -> std::process::ExitCode {
     shieldgate::memory::settle();
-    shieldgate::cli::main()
+    shieldgate::decoders::child::main().unwrap_or_else(shieldgate::cli::main)
 }

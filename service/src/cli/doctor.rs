@@ -11,6 +11,7 @@ use super::connect::{Connected, Role};
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::{Common, Database};
+use crate::decoders::{Confinement, Decoders, Program};
 use crate::media;
 use crate::store;
 
@@ -46,6 +47,7 @@ async fn examine(common: &Common, database: &Database, device: DeviceChoice) -> 
             models(&mut report, common, &assets, &runtime);
         }
     }
+    decoders(&mut report).await;
     let opened = Connected::open(common, database, Role::Command).await;
     let what = if database.database_url.is_some() { "DATABASE_URL" } else { "the private cluster" };
     if let Some(connected) = report.tell("database", opened, |_| format!("{what} answers and is up to date"))
@@ -63,6 +65,32 @@ fn models(report: &mut Report, common: &Common, assets: &Assets, runtime: &Arc<R
     {
         let opened = judges::open(runtime, &model, media::PIPELINE_VERSION);
         report.tell(&format!("model {}", model.name), opened, |judge| judge.card().digest.to_string());
+    }
+}
+
+/// What a decoder may do, it found out by trying.
+async fn decoders(report: &mut Report) {
+    let started = async {
+        let (_, confinement) = Decoders::start(Program::own()?, 1, media::Limits::default()).await?;
+        Ok::<_, std::io::Error>(confinement)
+    };
+    let Some(found) = report.tell("decoders", started.await, |_| "start and answer".to_owned()) else {
+        return;
+    };
+    let Confinement { no_files, no_network, no_processes, missing } = found;
+    let reach = [(no_files, "files"), (no_network, "the network"), (no_processes, "other processes")];
+    let within: Vec<&str> = reach.iter().filter(|(shut, _)| !shut).map(|(_, what)| *what).collect();
+    if !within.is_empty() {
+        report.warn(
+            "decoders",
+            &format!(
+                "whoever takes one over by a picture reaches {}: this kernel confines too little",
+                within.join(", ")
+            ),
+        );
+    }
+    for layer in missing {
+        report.warn("decoders", &format!("one layer less around them: {layer}"));
     }
 }
 

@@ -15,6 +15,7 @@ use super::connect::{Connected, Role};
 use super::signals::Signals;
 use crate::assets::Assets;
 use crate::config::{Common, Serve};
+use crate::decoders::{Decoders, Program};
 use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
 use crate::media::{self, Limits, keep::Keep};
@@ -41,6 +42,8 @@ enum ServeError {
         "no judge is installed\n  hint: `make build` fetches the default one; `shieldgate models add` adds others"
     )]
     NoJudges,
+    #[error("no decoder could be started; `shieldgate doctor` tries it too")]
+    Decoders(#[source] std::io::Error),
 }
 
 pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
@@ -85,6 +88,17 @@ pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Of these, what they may still do is told at every start: the kernel decides it.
+async fn start_decoders(at_once: usize, limits: Limits) -> Result<Decoders, ServeError> {
+    let program = Program::own().map_err(ServeError::Decoders)?;
+    let (decoders, confinement) =
+        Decoders::start(program, at_once, limits).await.map_err(ServeError::Decoders)?;
+    if !confinement.is_complete() {
+        tracing::warn!(?confinement, "decoders are not confined as they should be; see `shieldgate doctor`");
+    }
+    Ok(decoders)
+}
+
 /// Open, so that nobody else takes them while the judges load.
 struct Listeners {
     api: TcpListener,
@@ -120,6 +134,7 @@ async fn serve(
         pixels_max: config.gate.pixels_max,
         ..Limits::default()
     };
+    let decoding = start_decoders(decoders, limits).await?;
     let grace = Duration::from_millis(config.gate.shutdown_grace_ms);
     let http_config = HttpConfig {
         body_bytes_max: config.gate.body_bytes_max,
@@ -139,14 +154,14 @@ async fn serve(
         limits,
         keep: config.gate.media_keep,
         keep_for: Duration::from_secs(u64::from(config.gate.media_keep_days) * 86_400),
-        decoders,
         pictures_budget_bytes: config.gate.pictures_budget_bytes,
         runtime: runtime.version().to_owned(),
         device: runtime.device(),
         subject_key: subject_key(&config.common.data_dir)?,
     };
     let housekeeping = Housekeeping::start(store.clone(), originals.clone());
-    let moderator = Moderator::new(store, Arc::clone(&scheduler), policies, originals, moderate_config);
+    let moderator =
+        Moderator::new(store, Arc::clone(&scheduler), policies, originals, decoding, moderate_config);
     let state = web::Data::new(http::State::new(moderator, metrics, &http_config));
     let observed = tokio::spawn(http::observe(state.clone()));
     let metrics =

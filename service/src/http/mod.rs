@@ -116,6 +116,7 @@ impl State {
         for seat in self.moderator.scheduler.seats() {
             self.metrics.judge(&seat);
         }
+        self.metrics.decoders_failed(self.moderator.decoders.take_failed());
     }
 
     /// What this process took of others' share and did not use.

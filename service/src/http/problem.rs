@@ -273,7 +273,10 @@ impl From<ModerateError> for ApiError {
             ModerateError::Policies(_) => {
                 unavailable("judge_missing", error.to_string()).after(Duration::from_secs(30)).because(error)
             }
-            ModerateError::Breach(_) | ModerateError::DecoderGone => {
+            ModerateError::NoDecoder(_) => {
+                unavailable("decoder_unavailable", error.to_string()).after(DATABASE_AWAY).because(error)
+            }
+            ModerateError::Breach(_) | ModerateError::TaskGone => {
                 unavailable("internal_check_failed", error.to_string()).after(DATABASE_AWAY).because(error)
             }
         }

@@ -13,7 +13,7 @@ use super::{Layout, Limits};
 pub(super) const TYPE: &str = "image/bmp";
 
 pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<Layout, MediaError> {
-    let truncated = || MediaError::Truncated { media_type: TYPE };
+    let truncated = || MediaError::truncated(TYPE);
     let corrupt = |fact: &str| MediaError::corrupt(TYPE, fact);
     let offset = u32_at(bytes, 10).ok_or_else(truncated)? as usize;
     let header = u32_at(bytes, 14).ok_or_else(truncated)?;
@@ -29,7 +29,7 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<Layout, MediaError> 
             (Some(width), Some(height), u16_at(bytes, 28), u32_at(bytes, 30))
         }
         _ => {
-            return Err(MediaError::UnsupportedVariant { media_type: TYPE, feature: "an uncommon header" });
+            return Err(MediaError::variant(TYPE, "an uncommon header"));
         }
     };
     let (width, height) = width.zip(height).ok_or_else(truncated)?;
@@ -46,13 +46,10 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<Layout, MediaError> 
         }
         1 | 2 => run_length_end(bytes, offset, compression == 2).ok_or_else(truncated)?,
         4 | 5 => {
-            return Err(MediaError::UnsupportedVariant { media_type: TYPE, feature: "embedded JPEG or PNG" });
+            return Err(MediaError::variant(TYPE, "embedded JPEG or PNG"));
         }
         _ => {
-            return Err(MediaError::UnsupportedVariant {
-                media_type: TYPE,
-                feature: "an uncommon compression",
-            });
+            return Err(MediaError::variant(TYPE, "an uncommon compression"));
         }
     };
     let pixels = u64::from(width) * u64::from(height);
@@ -125,12 +122,9 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Raster, MediaError
 fn map_error(error: ImageError) -> MediaError {
     match error {
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            MediaError::Truncated { media_type: TYPE }
+            MediaError::truncated(TYPE)
         }
-        ImageError::Unsupported(_) => MediaError::UnsupportedVariant {
-            media_type: TYPE,
-            feature: "a coding that our decoder does not know",
-        },
+        ImageError::Unsupported(_) => MediaError::variant(TYPE, "a coding that our decoder does not know"),
         other => MediaError::corrupt(TYPE, other.to_string()),
     }
 }

@@ -1,5 +1,9 @@
 //! Why bytes were not looked at: one variant a reason, each with a stable machine code.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 /// What the caller answers. The HTTP layer maps these to 400, 415, 413 and 422.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -13,14 +17,14 @@ pub enum ErrorKind {
     Unacceptable,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MediaError {
     #[error("the body is empty; send the bytes of one image")]
     Empty,
     #[error("this is {found}, not a supported image (JPEG, PNG, WebP, GIF, BMP, TIFF); {hint}")]
-    Unsupported { found: &'static str, hint: &'static str },
+    Unsupported { found: Cow<'static, str>, hint: Cow<'static, str> },
     #[error("this {media_type} uses {feature}, which is not supported; convert it upstream to a common form")]
-    UnsupportedVariant { media_type: &'static str, feature: &'static str },
+    UnsupportedVariant { media_type: Cow<'static, str>, feature: Cow<'static, str> },
     #[error("the image has {bytes} bytes, at most {bytes_max} are accepted")]
     TooManyBytes { bytes: u64, bytes_max: u64 },
     #[error("the header claims {width}×{height} pixels, which is none")]
@@ -38,20 +42,30 @@ pub enum MediaError {
     )]
     TooManyScans { width: u32, height: u32, scans: u32 },
     #[error("the {media_type} ends before its picture does; the upload was probably cut short")]
-    Truncated { media_type: &'static str },
+    Truncated { media_type: Cow<'static, str> },
     #[error("the {media_type} is corrupt: {fact}")]
-    Corrupt { media_type: &'static str, fact: String },
+    Corrupt { media_type: Cow<'static, str>, fact: String },
     #[error("the decoder failed on this image")]
-    DecoderPanicked,
+    DecoderFailed,
+    #[error("decoding took more than {seconds} s; save the image in a simpler form")]
+    TooSlow { seconds: u64 },
     #[error("a {found} is appended to the image, at byte {offset}; send the image alone")]
-    AppendedArchive { found: &'static str, offset: u64 },
+    AppendedArchive { found: Cow<'static, str>, offset: u64 },
     #[error("{found} is appended to the image, at byte {offset}; send the image alone")]
-    AppendedScript { found: &'static str, offset: u64 },
+    AppendedScript { found: Cow<'static, str>, offset: u64 },
 }
 
 impl MediaError {
     pub(super) fn corrupt(media_type: &'static str, fact: impl Into<String>) -> Self {
-        Self::Corrupt { media_type, fact: fact.into() }
+        Self::Corrupt { media_type: Cow::Borrowed(media_type), fact: fact.into() }
+    }
+
+    pub(super) const fn truncated(media_type: &'static str) -> Self {
+        Self::Truncated { media_type: Cow::Borrowed(media_type) }
+    }
+
+    pub(super) const fn variant(media_type: &'static str, feature: &'static str) -> Self {
+        Self::UnsupportedVariant { media_type: Cow::Borrowed(media_type), feature: Cow::Borrowed(feature) }
     }
 
     pub fn kind(&self) -> ErrorKind {
@@ -66,7 +80,8 @@ impl MediaError {
             | Self::TooManyScans { .. }
             | Self::Truncated { .. }
             | Self::Corrupt { .. }
-            | Self::DecoderPanicked
+            | Self::DecoderFailed
+            | Self::TooSlow { .. }
             | Self::AppendedArchive { .. }
             | Self::AppendedScript { .. } => ErrorKind::Unacceptable,
         }
@@ -86,7 +101,8 @@ impl MediaError {
             Self::TooManyScans { .. } => "image_too_many_scans",
             Self::Truncated { .. } => "image_truncated",
             Self::Corrupt { .. } => "image_corrupt",
-            Self::DecoderPanicked => "image_undecodable",
+            Self::DecoderFailed => "image_undecodable",
+            Self::TooSlow { .. } => "image_too_slow",
             Self::AppendedArchive { .. } => "appended_archive",
             Self::AppendedScript { .. } => "appended_script",
         }

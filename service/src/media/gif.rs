@@ -30,7 +30,7 @@ struct Frames<'a> {
 }
 
 fn truncated() -> MediaError {
-    MediaError::Truncated { media_type: TYPE }
+    MediaError::truncated(TYPE)
 }
 
 impl<'a> Frames<'a> {

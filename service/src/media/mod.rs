@@ -29,9 +29,12 @@ mod tiff;
 mod trailing;
 mod webp;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use image::metadata::Orientation;
+use serde::{Deserialize, Serialize};
 use shieldgate_models::Picture;
 
 pub use error::{ErrorKind, MediaError};
@@ -46,7 +49,7 @@ use crate::verdict::Background;
 pub const PIPELINE_VERSION: &str = "media-2";
 
 /// What one picture may cost. Checked from the header, before anything is decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     pub bytes_max: u64,
     /// Width × height.
@@ -60,6 +63,9 @@ pub struct Limits {
     /// Pixels decoded, painted and compared over all frames of a file. The first frame is always seen; those
     /// that this leaves no room for stay unscored.
     pub frame_pixels_max: u64,
+    /// CPU time; the other limits keep honest pictures far below. Held by whoever watches the decoder
+    /// ([`crate::decoders`]), not by [`look`].
+    pub cpu_max: Duration,
 }
 
 impl Default for Limits {
@@ -71,6 +77,7 @@ impl Default for Limits {
             memory_max: 1 << 30,
             frames_max: 16,
             frame_pixels_max: 250_000_000,
+            cpu_max: Duration::from_secs(20),
         }
     }
 }
@@ -114,18 +121,18 @@ pub struct View {
 }
 
 /// Something that keeps what was seen from being sure to be what people will see: at least a review.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
     /// Machine-readable and stable: `colour_unproven`.
-    pub code: &'static str,
-    pub message: &'static str,
+    pub code: Cow<'static, str>,
+    pub message: Cow<'static, str>,
 }
 
 /// What was found in the bytes, and the views to judge (never none).
 #[derive(Debug, Clone)]
 pub struct Looked {
     /// By content, never by the header.
-    pub media_type: &'static str,
+    pub media_type: Cow<'static, str>,
     /// Of the first frame, after orientation. The pages of a TIFF may differ.
     pub width: u32,
     pub height: u32,
@@ -172,8 +179,7 @@ impl Layout {
 pub fn look(bytes: &[u8], limits: &Limits) -> Result<Looked, MediaError> {
     // The decoders index slices by values from the file. Known ways to panic are refused by the walks;
     // one that is not known must cost one request, not the service.
-    catch_unwind(AssertUnwindSafe(|| look_unguarded(bytes, limits)))
-        .unwrap_or(Err(MediaError::DecoderPanicked))
+    catch_unwind(AssertUnwindSafe(|| look_unguarded(bytes, limits))).unwrap_or(Err(MediaError::DecoderFailed))
 }
 
 fn look_unguarded(bytes: &[u8], limits: &Limits) -> Result<Looked, MediaError> {
@@ -245,7 +251,7 @@ fn look_unguarded(bytes: &[u8], limits: &Limits) -> Result<Looked, MediaError> {
     };
     let trailing = (bytes.len() - layout.end) as u64;
     Ok(Looked {
-        media_type: format.media_type(),
+        media_type: Cow::Borrowed(format.media_type()),
         width: shown.width,
         height: shown.height,
         frames_total: layout.frames_total,

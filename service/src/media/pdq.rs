@@ -7,6 +7,7 @@
 //! run in single precision and in the reference's order, so that the bits are the reference's. As Meta's
 //! own tool does, a picture with a side over 512 is first sampled down to 512 × 512.
 
+use serde::{Deserialize, Serialize};
 use shieldgate_models::Picture;
 
 /// Where the reference begins to sample, and the side it samples to.
@@ -20,7 +21,7 @@ const SIDE_MIN: u32 = 5;
 
 /// Matching against a list of hashes means a distance of at most 31 of 256 bits, at a quality of 50 or
 /// more: below that, flat pictures match each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pdq {
     /// Most significant byte first, as the reference writes it.
     pub hash: [u8; 32],

@@ -77,7 +77,7 @@ fn delay_us(numerator: [u8; 2], denominator: [u8; 2]) -> u64 {
 }
 
 pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Option<Animation>), MediaError> {
-    let truncated = || MediaError::Truncated { media_type: TYPE };
+    let truncated = || MediaError::truncated(TYPE);
     let corrupt = |fact: &str| MediaError::corrupt(TYPE, fact);
     let mut size = None;
     let mut orientation = Orientation::NoTransforms;
@@ -124,10 +124,7 @@ pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Option<Anim
                 }
             }
             b"CgBI" => {
-                return Err(MediaError::UnsupportedVariant {
-                    media_type: TYPE,
-                    feature: "Apple's CgBI form",
-                });
+                return Err(MediaError::variant(TYPE, "Apple's CgBI form"));
             }
             b"IEND" => break,
             _ => {}
@@ -273,7 +270,7 @@ pub(super) fn decode_frames(bytes: &[u8], layout: &Layout, reel: &mut Reel<'_>) 
 fn map_error(error: ::png::DecodingError) -> MediaError {
     match error {
         ::png::DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            MediaError::Truncated { media_type: TYPE }
+            MediaError::truncated(TYPE)
         }
         other => MediaError::corrupt(TYPE, other.to_string()),
     }

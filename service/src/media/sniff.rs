@@ -53,13 +53,13 @@ pub(super) fn sniff(bytes: &[u8]) -> Result<Format, MediaError> {
         .iter()
         .find(|(magic, _)| bytes.len() < 12 && (magic.starts_with(bytes) || bytes.starts_with(magic)))
     {
-        return Err(MediaError::Truncated { media_type });
+        return Err(MediaError::truncated(media_type));
     }
     if bytes.len() < 12 && bytes.starts_with(b"RIFF") {
-        return Err(MediaError::Truncated { media_type: super::webp::TYPE });
+        return Err(MediaError::truncated(super::webp::TYPE));
     }
     let (found, hint) = name(bytes);
-    Err(MediaError::Unsupported { found, hint })
+    Err(MediaError::Unsupported { found: found.into(), hint: hint.into() })
 }
 
 /// `BM` begins many a text; the size of the header that must follow does not.

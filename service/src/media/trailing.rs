@@ -4,6 +4,8 @@
 //! They are reported as trailing bytes, not judged. A further picture of another kind is treated alike:
 //! no viewer shows it, and the count says that it was not looked at.
 
+use std::borrow::Cow;
+
 use super::error::MediaError;
 
 /// How far from a file's end a ZIP's directory record may begin: its own length and a full comment.
@@ -12,7 +14,7 @@ const ZIP_TAIL: usize = 22 + 65_535;
 pub(super) fn inspect(bytes: &[u8], end: usize) -> Result<(), MediaError> {
     // Over the whole file: a ZIP is read from its end, so it may begin inside the picture.
     if let Some(at) = zip_directory(bytes) {
-        return Err(MediaError::AppendedArchive { found: "ZIP archive", offset: at as u64 });
+        return Err(MediaError::AppendedArchive { found: "ZIP archive".into(), offset: at as u64 });
     }
     let tail = bytes.get(end..).unwrap_or_default();
     let padding = tail.iter().take_while(|b| **b == 0 || b.is_ascii_whitespace()).count();
@@ -22,10 +24,10 @@ pub(super) fn inspect(bytes: &[u8], end: usize) -> Result<(), MediaError> {
     }
     let offset = |at: usize| (end + padding + at) as u64;
     if let Some(found) = archive_at_start(first) {
-        return Err(MediaError::AppendedArchive { found, offset: offset(0) });
+        return Err(MediaError::AppendedArchive { found: Cow::Borrowed(found), offset: offset(0) });
     }
     if first.starts_with(b"#!/") || first.starts_with(b"#! /") {
-        return Err(MediaError::AppendedScript { found: "a script", offset: offset(0) });
+        return Err(MediaError::AppendedScript { found: "a script".into(), offset: offset(0) });
     }
     for (at, window) in first.windows(12).enumerate() {
         anywhere(window, first, at, offset(at))?;
@@ -39,8 +41,8 @@ pub(super) fn inspect(bytes: &[u8], end: usize) -> Result<(), MediaError> {
 
 /// Signatures long enough not to turn up by chance in megabytes of video.
 fn anywhere(here: &[u8], tail: &[u8], at: usize, offset: u64) -> Result<(), MediaError> {
-    let archive = |found| Err(MediaError::AppendedArchive { found, offset });
-    let script = |found| Err(MediaError::AppendedScript { found, offset });
+    let archive = |found| Err(MediaError::AppendedArchive { found: Cow::Borrowed(found), offset });
+    let script = |found| Err(MediaError::AppendedScript { found: Cow::Borrowed(found), offset });
     match here {
         [b'P', b'K', 3, 4, ..] if is_zip_entry(&tail[at..]) => archive("ZIP archive"),
         [b'R', b'a', b'r', b'!', 0x1a, 7, ..] => archive("RAR archive"),

@@ -29,8 +29,10 @@ pub enum ModerateError {
     Policies(#[from] crate::policy::active::ResolveError),
     #[error("an internal check failed, so there is no verdict")]
     Breach(#[from] Breach),
-    #[error("the decoder's thread ended; there is no verdict")]
-    DecoderGone,
+    #[error("no decoder could be started, so there is no verdict")]
+    NoDecoder(#[source] std::io::Error),
+    #[error("a task of ours ended before its time; there is no verdict")]
+    TaskGone,
 }
 
 impl ModerateError {
@@ -46,7 +48,8 @@ impl ModerateError {
             Self::Store(_) => "unrecorded",
             Self::Keep(_) => "not_kept",
             Self::Policies(_) => "judge_missing",
-            Self::Breach(_) | Self::DecoderGone => "internal",
+            Self::NoDecoder(_) => "no_decoder",
+            Self::Breach(_) | Self::TaskGone => "internal",
         }
     }
 }

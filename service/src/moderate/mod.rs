@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use self::judging::Plan;
 use self::record::Recording;
-use crate::background;
+use crate::decoders::{DecodeError, Decoders};
 use crate::media::{self, Limits, Looked};
 use crate::policy::Modality;
 use crate::scheduler::{Lane, Refused, Scheduler, Views};
@@ -79,8 +79,6 @@ pub struct ModerateConfig {
     pub limits: Limits,
     pub keep: KeepWhich,
     pub keep_for: Duration,
-    /// Decodes at once.
-    pub decoders: usize,
     /// Memory that all decoded pictures which wait for judges may hold together.
     pub pictures_budget_bytes: u64,
     /// `onnxruntime 1.32.0`.
@@ -106,9 +104,7 @@ pub struct Moderator {
     recalls: Group<Recall>,
     recordings: Group<Recording>,
     originals: media::keep::Keep,
-    decoders: Arc<Semaphore>,
-    /// Of those, what bulk work may hold: it must not make a person wait for a core.
-    bulk_decoders: Arc<Semaphore>,
+    pub decoders: Decoders,
     /// In [`UNIT_BYTES`].
     pictures: Arc<Semaphore>,
     /// Submissions that shadow versions may still be at.
@@ -122,10 +118,9 @@ impl Moderator {
         scheduler: Arc<Scheduler>,
         policies: Arc<PolicyCache>,
         originals: media::keep::Keep,
+        decoders: Decoders,
         config: ModerateConfig,
     ) -> Self {
-        let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
-        let bulk_decoders = Arc::new(Semaphore::new((config.decoders / 2).max(1)));
         let pictures = Arc::new(Semaphore::new(units(config.pictures_budget_bytes)));
         let shadowed = Arc::new(Semaphore::new(shadow::PENDING_MAX));
         let looks = Group::start(&store, READS_AT_ONCE);
@@ -140,7 +135,6 @@ impl Moderator {
             recordings,
             originals,
             decoders,
-            bulk_decoders,
             pictures,
             shadowed,
             config,
@@ -237,7 +231,7 @@ impl Moderator {
         let original = original.clone();
         tokio::task::spawn_blocking(move || Sha256::digest(original.as_ref()).into())
             .await
-            .map_err(|_| ModerateError::DecoderGone)
+            .map_err(|_| ModerateError::TaskGone)
     }
 
     /// The same request again: the answer it had.
@@ -269,38 +263,22 @@ impl Moderator {
         sha256: &store::Sha256,
         (lane, deadline): (Lane, Instant),
     ) -> Result<(Facts, Arc<Views>), ModerateError> {
-        let deadline = deadline.into();
-        let permits = async {
-            let bulk = match lane {
-                Lane::Interactive => None,
-                Lane::Bulk => Some(Arc::clone(&self.bulk_decoders).acquire_owned().await?),
-            };
-            Ok::<_, tokio::sync::AcquireError>((Arc::clone(&self.decoders).acquire_owned().await?, bulk))
-        };
-        let permits = tokio::time::timeout_at(deadline, permits)
-            .await
-            .map_err(|_| self.busy(lane, Refused::Deadline))?
-            .map_err(|_| ModerateError::DecoderGone)?;
-        let (bytes, limits) = (original.clone(), self.config.limits);
-        // The permits go with the work, which goes on where the client has left.
-        let span = tracing::info_span!("decode", bytes = bytes.as_ref().len());
-        let decode = move || span.in_scope(|| (media::look(bytes.as_ref(), &limits), permits));
-        let decoded = match lane {
-            Lane::Interactive => tokio::task::spawn_blocking(decode).await.ok(),
-            Lane::Bulk => background::run("bulk decode", decode).await,
-        };
-        let (looked, permits) = decoded.ok_or(ModerateError::DecoderGone)?;
-        let mut looked = looked?;
+        let span = tracing::info_span!("decode", bytes = original.as_ref().len());
+        let look = self.decoders.look(original.as_ref(), lane, deadline).instrument(span);
+        let (mut looked, place) = look.await.map_err(|error| match error {
+            DecodeError::Media(error) => error.into(),
+            DecodeError::Deadline => self.busy(lane, Refused::Deadline),
+            DecodeError::Unavailable(error) => ModerateError::NoDecoder(error),
+        })?;
         let views = std::mem::take(&mut looked.views);
         let bytes: usize = views.iter().map(|view| view.picture.rgb().len()).sum();
-        // Nobody else decodes on these permits until there is room for what it made.
         let room = units(bytes as u64).min(units(self.config.pictures_budget_bytes));
         let room = Arc::clone(&self.pictures).acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX));
-        let memory = tokio::time::timeout_at(deadline, room)
+        let memory = tokio::time::timeout_at(deadline.into(), room)
             .await
             .map_err(|_| self.busy(lane, Refused::Deadline))?
-            .map_err(|_| ModerateError::DecoderGone)?;
-        drop(permits);
+            .map_err(|_| ModerateError::TaskGone)?;
+        drop(place);
         let facts = facts(&looked, sha256, original.as_ref().len());
         Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
     }
@@ -375,7 +353,7 @@ fn facts(looked: &Looked, sha256: &store::Sha256, bytes: usize) -> Facts {
         sha256: hex(sha256),
         pdq: looked.pdq.as_ref().map(ToString::to_string),
         pdq_quality: looked.pdq.as_ref().map(|pdq| pdq.quality),
-        media_type: looked.media_type.to_owned(),
+        media_type: looked.media_type.to_string(),
         width: looked.width,
         height: looked.height,
         bytes: bytes as u64,
@@ -385,7 +363,7 @@ fn facts(looked: &Looked, sha256: &store::Sha256, bytes: usize) -> Facts {
         trailing_bytes: looked.trailing_bytes,
     };
     let note =
-        |doubt: &media::Doubt| ErrorNote { code: doubt.code.to_owned(), message: doubt.message.to_owned() };
+        |doubt: &media::Doubt| ErrorNote { code: doubt.code.to_string(), message: doubt.message.to_string() };
     Facts { content, doubts: looked.doubts.iter().map(note).collect() }
 }
 

@@ -32,6 +32,7 @@ pub struct Metrics {
     stuck: Gauge<u64>,
     batches: Counter<u64>,
     pictures: Counter<u64>,
+    decoders_failed: Counter<u64>,
 }
 
 /// A client's own word is no label: made-up methods would fill the table of series.
@@ -106,6 +107,7 @@ impl Metrics {
                 "shieldgate_judge_pictures",
                 "Pictures in those batches, frames and backgrounds each for itself",
             ),
+            decoders_failed: counter("shieldgate_decoders_failed", "Decoders that a picture ended"),
             registry,
             provider,
         })
@@ -132,6 +134,10 @@ impl Metrics {
         self.stuck.record(u64::from(seat.stuck), &judge);
         self.batches.add(seat.batches, &judge);
         self.pictures.add(seat.pictures, &judge);
+    }
+
+    pub fn decoders_failed(&self, count: u64) {
+        self.decoders_failed.add(count, &[]);
     }
 
     /// A submission that was turned away before it was looked at.

@@ -150,7 +150,7 @@ fn colours_in_doubt() {
         ("rgb.jpg", false),
         ("baseline_420.jpg", false),
     ] {
-        let codes: Vec<_> = seen(&sample(name)).unwrap().doubts.iter().map(|doubt| doubt.code).collect();
+        let codes: Vec<_> = seen(&sample(name)).unwrap().doubts.into_iter().map(|doubt| doubt.code).collect();
         assert_eq!(codes, if doubted { vec!["colour_unproven"] } else { vec![] }, "{name}");
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn check(what: &str, bytes: &[u8]) {
             }
         }
         // Caught, so it cost one request; but a known panic is to be refused by a walk.
-        Err(MediaError::DecoderPanicked) => panic!("{what}: the decoder panicked"),
+        Err(MediaError::DecoderFailed) => panic!("{what}: the decoder panicked"),
         Err(e) => assert!(!e.code().is_empty() && !e.to_string().is_empty(), "{what}"),
     }
     let took = started.elapsed();

@@ -318,7 +318,7 @@ fn tiff_forms() {
     assert_eq!(looked.views[0].picture.rgb(), [[0; 3], [80; 3], [160; 3], [255; 3]].as_flattened());
     assert_eq!(
         (looked.media_type, looked.trailing_bytes, looked.frames_distinct),
-        ("image/tiff", None, Some(1))
+        ("image/tiff".into(), None, Some(1))
     );
     for (tag, value, expected) in [
         (256, 0, "image_no_pixels"),
@@ -384,7 +384,10 @@ fn an_unstated_channel_in_a_tiff_is_a_doubt() {
     ];
     let looked = seen(&tiff(&fields, &[9, 8, 7, 0])).unwrap();
     assert_eq!((looked.views.len(), looked.views[0].picture.rgb()), (1, &[9, 8, 7][..]));
-    assert_eq!(looked.doubts.iter().map(|doubt| doubt.code).collect::<Vec<_>>(), ["transparency_unproven"]);
+    assert_eq!(
+        looked.doubts.iter().map(|doubt| doubt.code.as_ref()).collect::<Vec<_>>(),
+        ["transparency_unproven"]
+    );
 }
 
 /// Numbers below 256 in a palette: black to some viewers, colours to others.

@@ -1,11 +1,13 @@
 //! What a JPEG's numbers mean: red, green and blue, luma and chroma, or inks. The file says so in up to three
 //! places, and readers weigh them differently.
 
+use std::borrow::Cow;
+
 use crate::media::Doubt;
 
 /// A picture decoded too dark or in wrong colours is an evasion, so whoever is unsure asks a person.
 const fn doubt(message: &'static str) -> Doubt {
-    Doubt { code: "colour_unproven", message }
+    Doubt { code: Cow::Borrowed("colour_unproven"), message: Cow::Borrowed(message) }
 }
 
 const YCCK: Doubt = doubt(
@@ -77,7 +79,7 @@ mod tests {
         for transform in adobe {
             claims.app14(&[b"Adobe\0\x64\0\0\0\0", &[*transform][..]].concat());
         }
-        claims.doubts(components).first().copied()
+        claims.doubts(components).first().cloned()
     }
 
     #[test]

@@ -45,7 +45,7 @@ struct Scans {
 }
 
 pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Header), MediaError> {
-    let truncated = || MediaError::Truncated { media_type: TYPE };
+    let truncated = || MediaError::truncated(TYPE);
     let corrupt = |fact: &str| MediaError::corrupt(TYPE, fact);
     let mut frame: Option<Frame> = None;
     let mut scans = Scans::default();
@@ -126,7 +126,7 @@ fn finish(
 }
 
 fn unsupported(feature: &'static str) -> MediaError {
-    MediaError::UnsupportedVariant { media_type: TYPE, feature }
+    MediaError::variant(TYPE, feature)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -272,8 +272,8 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout, header: &Header) -> Result<R
 
 fn map_error(error: DecodeErrors) -> MediaError {
     match error {
-        DecodeErrors::ExhaustedData => MediaError::Truncated { media_type: TYPE },
-        DecodeErrors::FormatStatic("Premature end of buffer") => MediaError::Truncated { media_type: TYPE },
+        DecodeErrors::ExhaustedData => MediaError::truncated(TYPE),
+        DecodeErrors::FormatStatic("Premature end of buffer") => MediaError::truncated(TYPE),
         DecodeErrors::Unsupported(_) => unsupported("a coding that our decoder does not know"),
         other => MediaError::corrupt(TYPE, format!("{other:?}")),
     }

@@ -4,6 +4,7 @@ mod colour;
 mod decode;
 mod directory;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -27,9 +28,11 @@ const CHUNKS_MAX: usize = 100_000;
 const PAGE_COST: u64 = 9000;
 
 const EXTRA_CHANNEL: Doubt = Doubt {
-    code: "transparency_unproven",
-    message: "this TIFF has a channel of unstated meaning, which some viewers take for transparency and some \
-              ignore, so a person should see it",
+    code: Cow::Borrowed("transparency_unproven"),
+    message: Cow::Borrowed(
+        "this TIFF has a channel of unstated meaning, which some viewers take for transparency and some ignore, \
+         so a person should see it",
+    ),
 };
 
 /// One picture, and how its samples are stored.
@@ -73,7 +76,7 @@ impl Page {
 }
 
 fn truncated() -> MediaError {
-    MediaError::Truncated { media_type: TYPE }
+    MediaError::truncated(TYPE)
 }
 
 fn corrupt(fact: &str) -> MediaError {
@@ -81,7 +84,7 @@ fn corrupt(fact: &str) -> MediaError {
 }
 
 fn unsupported(feature: &'static str) -> MediaError {
-    MediaError::UnsupportedVariant { media_type: TYPE, feature }
+    MediaError::variant(TYPE, feature)
 }
 
 pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Vec<Page>), MediaError> {

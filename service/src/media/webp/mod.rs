@@ -60,7 +60,7 @@ fn corrupt(fact: &str) -> MediaError {
 }
 
 fn truncated() -> MediaError {
-    MediaError::Truncated { media_type: TYPE }
+    MediaError::truncated(TYPE)
 }
 
 pub(super) fn walk(bytes: &[u8], limits: &Limits) -> Result<(Layout, Content), MediaError> {
