@@ -76,7 +76,7 @@ pub struct HttpConfig {
 }
 
 /// Groups of callers whose keys are looked up at once.
-const KEY_READS_AT_ONCE: usize = 2;
+const KEY_READS_AT_ONCE: usize = 1;
 
 /// What every handler may use.
 pub struct State {

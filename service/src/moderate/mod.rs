@@ -90,7 +90,7 @@ pub struct ModerateConfig {
 }
 
 /// Groups of submissions whose reads are under way at once.
-const READS_AT_ONCE: usize = 2;
+const READS_AT_ONCE: usize = 1;
 
 /// Takes a tenth of a millisecond.
 const HASHED_IN_PLACE: usize = 128 * 1024;
