@@ -64,7 +64,7 @@ class Judge:
 
 
 def on_emoji(judge, palette, photos, seed, plain):
-    composer = compositions.Composer(palette, photos, [SEED, seed], SHARES, plain)
+    composer = compositions.Composer(palette, photos, [SEED, seed], SHARES, float(plain))
     pictures, labels, *_ = composer.batch(PICTURES)
     scores = judge.small(pictures)
     truth = labels.astype(bool)
@@ -128,7 +128,8 @@ def main():
     parser.add_argument("--out", type=Path, default=here / "MEASURED.json")
     parser.add_argument(
         "--part", choices=["all", "trained"], default="all",
-        help="`trained` leaves the unseen art and photographs alone: for choosing anything, look only at those",
+        help="`trained` leaves the unseen art and photographs alone and takes the photographs kept back from training:"
+        " for choosing anything, look only at those",
     )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -136,10 +137,17 @@ def main():
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     judge = Judge(arguments.checkpoint)
-    trained, seen = compositions.trained(arguments.cache)
+    trained, _, _ = compositions.trained(arguments.cache)
     concepts = trained.concepts
     if arguments.part == "trained":
-        found = {"as trained": on_emoji(judge, trained, seen, 1, False), "backgrounds": on_backgrounds(judge)}
+        valid = photographs.photographs("valid", arguments.cache)
+        seen = [pixels for _, pixels in valid]
+        found = {
+            "restyled": on_emoji(judge, trained, seen, 1, False),
+            "plain": on_emoji(judge, trained, seen, 4, True),
+            "photographs": on_photographs(judge, valid),
+            "backgrounds": on_backgrounds(judge),
+        }
         print(json.dumps(found, indent=1))
         return
     named = photographs.photographs("unseen", arguments.cache)
