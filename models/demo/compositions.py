@@ -111,9 +111,13 @@ def palette(sets, cache, concepts=None, standard_only=False):
 class Composer:
     """An endless, seeded source of pictures."""
 
-    def __init__(self, palette, photos, seed, shares=SHARES, plain=0.0, cutouts=()):
-        """`plain` is the share of the emoji that look as their set drew them."""
+    def __init__(self, palette, photos, seed, shares=SHARES, plain=0.0, cutouts=(), varied=False):
+        """`plain` is the share of the emoji that look as their set drew them.
+
+        With `varied`, photographs and cut-outs are turned and change their colours now and then: there are few.
+        """
         self.plain = plain
+        self.varied = varied
         # From 1, big plain emoji on simple ground, to 0, everything: the beginning of training is easier.
         self.ease = 0.0
         self.palette = palette
@@ -248,7 +252,16 @@ class Composer:
         canvas = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         if random.random() < 0.5:
             canvas = canvas[:, ::-1]
-        return canvas.astype(np.float32)
+        return self.variation(canvas).astype(np.float32)
+
+    def variation(self, picture):
+        """With its colour channels exchanged, or a quarter or half turned, each only sometimes."""
+        random = self.random
+        if self.varied and random.random() < 0.35:
+            picture = picture[..., [*random.permutation(3), *range(3, picture.shape[-1])]]
+        if self.varied and random.random() < 0.25:
+            picture = np.rot90(picture, random.integers(1, 4))
+        return np.ascontiguousarray(picture)
 
     def drawing(self, glyph):
         """An emoji's picture at a size, for `place`."""
@@ -261,7 +274,7 @@ class Composer:
 
     def cutout(self):
         """The picture at a size, for `place`, of something cut out of a photograph."""
-        picture = self.one_of(self.cutouts)
+        picture = self.variation(self.one_of(self.cutouts))
         return lambda halvings: premultiplied(halved(picture, halvings))
 
     def place(self, canvas, picture_at, size, centre=None, anywhere=False):

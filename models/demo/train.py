@@ -168,7 +168,7 @@ def run(stage, seconds, model, head, asked, material, held, state_path, resumed)
         step, spent = resumed["step"], resumed["spent"]
     palette, photos, things = material
     seed = [SEED, int(stage == "whole"), step, rank]
-    composer = compositions.Composer(palette, photos, seed, compositions.SHARES, compositions.PLAIN, things)
+    composer = compositions.Composer(palette, photos, seed, compositions.SHARES, compositions.PLAIN, things, varied=True)
     grouped = [(kind, group) for kind, optimizer in by_kind.items() for group in optimizer.param_groups]
     parameters = [parameter for _, group in grouped for parameter in group["params"]]
     before, begun, saved, losses = spent, time.monotonic(), time.monotonic(), []
