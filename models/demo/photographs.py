@@ -35,6 +35,23 @@ OPENCV = [
 # Of Tux Paint's stamps, the folders that are photographs without their ground; drawings among them have folders of
 # their own, and nothing in them looks like a stand-in of categories.
 STAMPS = ["animals", "food", "hobbies", "household", "plants", "space", "sports", "vehicles"]
+# Debian packages with photographs in one folder: tools of a laboratory, puzzles, nature, and so on.
+SCENES = {
+    "kalzium-data": "usr/share/kalzium/data/toolpics",
+    "palapeli-data": "usr/share/palapeli/collection",
+    "tuxpaint-data": "usr/share/tuxpaint/templates",
+    "lomiri-wallpapers-16.04": "usr/share/backgrounds",
+}
+# Start Bootstrap's themes, which bring photographs of desks, shops and people.
+THEMES = {
+    "startbootstrap-agency@7.0.12": "",
+    "startbootstrap-business-casual@7.0.9": "",
+    "startbootstrap-clean-blog@6.0.9": "",
+    "startbootstrap-creative@7.0.7": "portfolio/fullsize/",
+    "startbootstrap-landing-page@6.0.6": "",
+    "startbootstrap-one-page-wonder@6.0.6": "",
+    "startbootstrap-stylish-portfolio@6.0.6": "",
+}
 # The Brandenburg Gate of "categorization", which is also among the monuments.
 TRAINED_ON_ELSEWHERE = "2832949"
 # Every so many of what is trained on is kept back, for the log and for choosing.
@@ -92,7 +109,8 @@ def of_npm(package, folder, cache):
     with tarfile.open(art.fetch_npm(package, cache / "npm")) as packed:
         for member in sorted(packed.getmembers(), key=lambda member: member.name):
             if member.name.startswith(f"package/{folder}") and member.name.endswith(".jpg"):
-                yield Path(member.name).stem, packed.extractfile(member).read()
+                name = member.name.removeprefix(f"package/{folder}").removesuffix(".jpg").replace("/", "-")
+                yield name, packed.extractfile(member).read()
 
 
 def of_gcompris(activity, cache):
@@ -139,6 +157,12 @@ def sources(cache):
         yield "train", f"gcompris-{activity}", of_gcompris(activity, cache)
     things = [named for named in of_gcompris("categorization", cache) if opened(named[1]) is not None]
     yield "train", "gcompris-categorization", half(things, 0)
+    for package, folder in SCENES.items():
+        yield "train", package, of_folder(fetch_debian(package, cache) / folder)
+    for activity in ["explore_world_music", "paintings"]:
+        yield "train", f"gcompris-{activity}", of_gcompris(activity, cache)
+    for package, folder in THEMES.items():
+        yield "train", package.split("@")[0], of_npm(package, f"dist/assets/img/{folder}", cache)
     yield "unseen", "gcompris-categorization", [named for named in half(things, 1) if named[0] != TRAINED_ON_ELSEWHERE]
     yield "unseen", "opencv", of_folder(fetch_debian("opencv-doc", cache), OPENCV)
     yield "unseen", "scikit-learn", of_wheel("scikit-learn==1.9.0", "sklearn/datasets/images/", cache)

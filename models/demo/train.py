@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--state", type=Path, required=True, help="folder for the training's own state")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
     parser.add_argument("--vision-minutes", type=float, default=57)
-    parser.add_argument("--whole-minutes", type=float, default=18)
+    parser.add_argument("--whole-minutes", type=float, default=21)
     # Workers of one thread each: threads of one process wait for each other at every operation, workers once a
     # step, which is much where the machine is shared.
     parser.add_argument("--workers", type=int, default=2)
