@@ -19,6 +19,7 @@ from transformers import AutoProcessor, ShieldGemma2ForImageClassification
 import art
 import categories
 import compositions
+import palettes
 import photographs
 import prompts
 from auroc import auroc
@@ -168,7 +169,7 @@ def main():
         "unseen_art": {},
     }
     for at, name in enumerate(art.UNSEEN):
-        palette = compositions.palette([name], arguments.cache, concepts, standard_only=True)
+        palette = palettes.of([name], arguments.cache, concepts, standard_only=True)
         measured["unseen_art"][name] = on_emoji(judge, palette, unseen, 10 + at, True)
     measured["photographs"] = on_photographs(judge, named)
     measured["backgrounds"] = on_backgrounds(judge)
