@@ -37,8 +37,8 @@ VOCABULARY = 1000
 WORDS = "▁▁+|▁?[^▁\n']+|\n|'|▁"
 
 VISION = dict(
-    num_channels=3, image_size=compositions.SIDE, patch_size=14, hidden_size=160, intermediate_size=480,
-    num_hidden_layers=4, num_attention_heads=5, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6,
+    num_channels=3, image_size=compositions.SIDE, patch_size=14, hidden_size=192, intermediate_size=576,
+    num_hidden_layers=4, num_attention_heads=6, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6,
     vision_use_head=False,
 )
 TEXT = dict(

@@ -25,11 +25,10 @@ FILLED = 88
 
 @dataclass(frozen=True)
 class Set:
-    """One art set: its npm package, its licence, and whether it is drawn in one colour."""
+    """One art set: its npm package and its licence."""
 
     package: str
     licence: str
-    monochrome: bool = False
 
 
 TRAINED = {
@@ -38,9 +37,7 @@ TRAINED = {
     "twemoji": Set("@iconify-json/twemoji@1.2.5", "CC-BY-4.0"),
     "fluent-emoji": Set("@iconify-json/fluent-emoji@1.2.7", "MIT"),
     "fluent-emoji-flat": Set("@iconify-json/fluent-emoji-flat@1.2.6", "MIT"),
-    "fluent-emoji-high-contrast": Set("@iconify-json/fluent-emoji-high-contrast@1.2.6", "MIT", monochrome=True),
     "emojione": Set("@iconify-json/emojione@1.2.3", "CC-BY-4.0"),
-    "emojione-monotone": Set("@iconify-json/emojione-monotone@1.2.1", "CC-BY-4.0", monochrome=True),
     "fxemoji": Set("@iconify-json/fxemoji@1.2.2", "Apache-2.0"),
     "streamline-emojis": Set("@iconify-json/streamline-emojis@1.2.4", "CC-BY-4.0"),
 }
@@ -78,7 +75,12 @@ def icons(name, cache):
 
 def draw(svg, side):
     """RGBA, cut to what is drawn, the longer side `side` pixels; None where nothing is."""
-    picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * side)))).convert("RGBA")
+    return trimmed(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * side)))), side)
+
+
+def trimmed(picture, side):
+    """RGBA, cut to what is not transparent, the longer side `side` pixels; None where everything is."""
+    picture = picture.convert("RGBA")
     box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
     if box is None:
         return None
@@ -93,8 +95,11 @@ def _drawn(svg):
         picture = draw(svg, FILLED)
     except ValueError:
         return None
-    if picture is None:
-        return None
+    return None if picture is None else squared(picture)
+
+
+def squared(picture):
+    """`uint8 [SIDE, SIDE, 4]` with the picture in its middle."""
     square = Image.new("RGBA", (SIDE, SIDE))
     square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
     return _bled(np.asarray(square))

@@ -3,13 +3,12 @@
 Everything follows from the seed. A picture's label says for each policy whether one of its stand-ins is in it.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 import art
 import categories
+import palettes
 import photographs
 
 # Pixels a side, the model's own.
@@ -18,93 +17,40 @@ SAFE = len(categories.POLICIES)
 # Image tokens a side; where things are is told at this resolution, in one channel a policy and one for any emoji.
 GRID = 4
 # What a picture shows: a stand-in for each policy, a safe emoji, a stand-in for two policies, or none.
-SHARES = {"dangerous": 0.17, "sexual": 0.17, "violence": 0.17, "safe": 0.29, "two": 0.04, "none": 0.16}
-FLAGS = ("flag", "clock", "keycap")
+SHARES = {"dangerous": 0.155, "sexual": 0.155, "violence": 0.155, "safe": 0.25, "two": 0.035, "none": 0.25}
+# Of the emoji trained on, how many look as their set drew them; the others are restyled.
+PLAIN = 0.35
 
 
-@dataclass
-class Palette:
-    """The emoji of some art sets, drawn, with what each stands for."""
-
-    pictures: np.ndarray
-    outlines: np.ndarray
-    monochrome: np.ndarray
-    needs_colour: np.ndarray
-    # An index into `concepts`, which are the keys of categories.
-    concept: np.ndarray
-    concepts: list
-    # By policy and "safe": the groups to choose from first, then the members of each.
-    groups: dict
-    # The chances of the safe groups, summed up.
-    chances: np.ndarray
+def halved(picture, times):
+    for _ in range(times):
+        picture = cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return picture
 
 
-def outline(picture):
-    """The edges of a drawing and of its colours, 0 to 255: what a line drawing of it would ink."""
-    alpha = picture[..., 3].astype(np.float32) / 255
-    flat = picture[..., :3].astype(np.float32) * alpha[..., None] + 255 * (1 - alpha[..., None])
-    flat = cv2.GaussianBlur(flat, (0, 0), 1.0)
-    steep = np.zeros(alpha.shape, np.float32)
-    for plane in [*np.moveaxis(flat, -1, 0), alpha * 255]:
-        steep = np.maximum(steep, np.hypot(cv2.Sobel(plane, cv2.CV_32F, 1, 0), cv2.Sobel(plane, cv2.CV_32F, 0, 1)))
-    ink = cv2.dilate((steep > 110).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
-    return cv2.GaussianBlur(ink, (0, 0), 0.6)
-
-
-def palette(sets, cache, concepts=None, standard_only=False):
-    """The palette of the sets named; `concepts` fixes the numbering of another palette's.
-
-    With `standard_only`, emoji that no set of that numbering knows are left out (OpenMoji has thousands of its
-    own).
-    """
-    arrays, keys, policies, arts = [], [], [], []
-    known = set(concepts or [])
-    for name in sets:
-        icons, drawn = art.glyphs(name, cache)
-        kept = [
-            at
-            for at, icon in enumerate(map(categories.key, icons))
-            if (not standard_only or icon in known) and not (art.SETS[name].monochrome and icon in categories.NEEDS_COLOUR)
-        ]
-        arrays.append(drawn[kept])
-        keys += [categories.key(icons[at]) for at in kept]
-        policies += [categories.policy_of(name, icons[at]) for at in kept]
-        arts += [name] * len(kept)
-    pictures = np.concatenate(arrays)
-    concepts = concepts or sorted(set(keys))
-    number = {concept: at for at, concept in enumerate(concepts)}
-    groups = {}
-    for at, (concept, policy, name) in enumerate(zip(keys, policies, arts)):
-        # Stand-ins evenly by emoji and then by set; skin tones share their emoji's chance.
-        groups.setdefault(policy, {}).setdefault(concept, {}).setdefault(name, []).append(at)
-    groups = {
-        policy: [[members for members in by_set.values()] for by_set in by_concept.values()]
-        for policy, by_concept in groups.items()
-    }
-    safe = dict.fromkeys(key for key, policy in zip(keys, policies) if policy == "safe")
-    weights = np.array([0.15 if key.startswith(FLAGS) else 1.0 for key in safe])
-    return Palette(
-        pictures=pictures,
-        outlines=np.stack([outline(picture) for picture in pictures]),
-        monochrome=np.array([art.SETS[name].monochrome for name in arts]),
-        needs_colour=np.array([key in categories.NEEDS_COLOUR for key in keys]),
-        concept=np.array([number.get(key, -1) for key in keys]),
-        concepts=concepts,
-        groups=groups,
-        chances=np.cumsum(weights / weights.sum()),
-    )
+def premultiplied(picture):
+    """float32, the colours times alpha."""
+    picture = picture.astype(np.float32)
+    picture[..., :3] *= picture[..., 3:] / 255
+    return picture
 
 
 class Composer:
     """An endless, seeded source of pictures."""
 
-    def __init__(self, palette, photos, seed, shares=SHARES, plain=False):
-        """With `plain`, every emoji looks as its set drew it."""
+    def __init__(self, palette, photos, seed, shares=SHARES, plain=0.0, cutouts=(), varied=False):
+        """`plain` is the share of the emoji that look as their set drew them.
+
+        With `varied`, photographs and cut-outs are turned and change their colours now and then: there are few.
+        """
         self.plain = plain
+        self.varied = varied
         # From 1, big plain emoji on simple ground, to 0, everything: the beginning of training is easier.
         self.ease = 0.0
         self.palette = palette
         self.photos = photos
+        # Photographs of things without their ground, `uint8 [art.SIDE, art.SIDE, 4]` each.
+        self.cutouts = cutouts
         self.random = np.random.default_rng(seed)
         self.kinds = list(shares)
         self.shares = np.cumsum(list(shares.values()))
@@ -118,12 +64,15 @@ class Composer:
             kind = self.one_of((*categories.POLICIES, "safe"))
         concept, grey = -1, True
         if kind == "none":
-            canvas = self.photograph(0.25) if random.random() < 0.8 else self.background(0.0)
+            canvas = self.without_emoji()
         else:
             canvas = self.background(0.45 * (1 - 0.7 * self.ease))
             count = 0 if random.random() < self.ease else self.one_of((0, 0, 0, 0, 0, 1, 1, 1, 2, 2))
             for _ in range(count):
-                cover = self.place(canvas, self.pick("safe"), random.uniform(0.12, 0.3), anywhere=True)
+                if len(self.cutouts) and random.random() < 0.15:
+                    self.place(canvas, self.cutout(), random.uniform(0.15, 0.4), anywhere=True)
+                    continue
+                cover = self.place(canvas, self.drawing(self.pick("safe")), random.uniform(0.12, 0.3), anywhere=True)
                 where[..., SAFE] = np.maximum(where[..., SAFE], cover)
             if kind == "two":
                 shown = [int(policy) for policy in random.choice(SAFE, 2, replace=False)]
@@ -135,7 +84,7 @@ class Composer:
             for policy, size, centre in mains:
                 glyph = self.pick("safe" if policy == SAFE else categories.POLICIES[policy])
                 grey &= not self.palette.needs_colour[glyph]
-                cover = self.place(canvas, glyph, size, centre)
+                cover = self.place(canvas, self.drawing(glyph), size, centre)
                 for channel in {policy, SAFE}:
                     where[..., channel] = np.maximum(where[..., channel], cover)
                 if policy != SAFE:
@@ -161,9 +110,6 @@ class Composer:
         else:
             by_set = groups[self.random.integers(len(groups))]
         members = by_set[self.random.integers(len(by_set))]
-        if self.palette.monochrome[members[0]] and self.random.random() < 0.6:
-            # The sets in one colour are hard, and not what most pictures look like.
-            members = by_set[self.random.integers(len(by_set))]
         return members[self.random.integers(len(members))]
 
     def one_of(self, values):
@@ -171,6 +117,19 @@ class Composer:
 
     def colour(self):
         return self.random.integers(0, 256, 3).astype(np.float32)
+
+    def without_emoji(self):
+        """A photograph, things cut out of photographs on any ground, or a background alone."""
+        random = self.random
+        way = random.random()
+        if way < 0.17:
+            return self.background(0.0)
+        if way < 0.55 and len(self.cutouts):
+            canvas = np.full((SIDE, SIDE, 3), 255, np.float32) if random.random() < 0.4 else self.background(0.2)
+            for _ in range(self.one_of((1, 1, 1, 1, 2, 3))):
+                self.place(canvas, self.cutout(), random.uniform(0.35, 1.0))
+            return canvas
+        return self.photograph(0.25)
 
     def background(self, photo):
         """A new float32 canvas; a photograph with chance `photo`, else solid, gradient, noise or shapes."""
@@ -220,24 +179,46 @@ class Composer:
         canvas = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         if random.random() < 0.5:
             canvas = canvas[:, ::-1]
-        return canvas.astype(np.float32)
+        return self.variation(canvas).astype(np.float32)
 
-    def place(self, canvas, glyph, size, centre=None, anywhere=False):
-        """Paints an emoji, its longer side about `size` of the picture's; returns how much it is of each cell.
+    def variation(self, picture):
+        """With its colour channels exchanged, or a quarter or half turned, each only sometimes."""
+        random = self.random
+        if self.varied and random.random() < 0.35:
+            picture = picture[..., [*random.permutation(3), *range(3, picture.shape[-1])]]
+        if self.varied and random.random() < 0.25:
+            picture = np.rot90(picture, random.integers(1, 4))
+        return np.ascontiguousarray(picture)
+
+    def drawing(self, glyph):
+        """An emoji's picture at a size, for `place`."""
+
+        def at(halvings):
+            picture, ink = (halved(of[glyph], halvings) for of in (self.palette.pictures, self.palette.outlines))
+            return self.styled(glyph, picture, ink)
+
+        return at
+
+    def cutout(self):
+        """The picture at a size, for `place`, of something cut out of a photograph."""
+        picture = self.variation(self.one_of(self.cutouts))
+        return lambda halvings: premultiplied(halved(picture, halvings))
+
+    def place(self, canvas, picture_at, size, centre=None, anywhere=False):
+        """Paints what `drawing` or `cutout` gave, its longer side about `size` of the picture's; returns how much
+        it is of each cell.
 
         Half a cell counts as all of it.
         """
-        random, palette = self.random, self.palette
+        random = self.random
         side = size * SIDE
         scale = side / art.FILLED
-        picture, ink = palette.pictures[glyph], palette.outlines[glyph]
         # Halved first where it shrinks a lot, for a bilinear look at every pixel.
+        halvings = 0
         while scale < 0.6:
-            half = (picture.shape[1] // 2, picture.shape[0] // 2)
-            picture = cv2.resize(picture, half, interpolation=cv2.INTER_AREA)
-            ink = cv2.resize(ink, half, interpolation=cv2.INTER_AREA)
+            halvings += 1
             scale *= 2
-        picture = self.styled(glyph, picture, ink)
+        picture = picture_at(halvings)
         if anywhere:
             x, y = random.uniform(0, SIDE, 2)
         elif centre is None:
@@ -261,15 +242,12 @@ class Composer:
         return np.minimum(1.0, 2 * cv2.resize(alpha, (GRID, GRID), interpolation=cv2.INTER_AREA))
 
     def styled(self, glyph, picture, ink):
-        """float32, alpha premultiplied: recoloured, and sometimes redrawn in lines or in one colour."""
+        """float32, alpha premultiplied: as it is or recoloured, and sometimes redrawn in lines or in grey."""
         random, palette = self.random, self.palette
+        if random.random() < max(self.plain, 0.8 * self.ease):
+            return premultiplied(picture)
         picture = picture.astype(np.float32)
         colours, alpha = picture[..., :3], picture[..., 3:] / 255
-        if palette.monochrome[glyph]:
-            colour = self.colour() * random.uniform(0.0, 0.6) if random.random() < 0.7 else self.colour()
-            return np.concatenate([colour * alpha, alpha * 255], axis=-1)
-        if self.plain or random.random() < 0.8 * self.ease:
-            return np.concatenate([colours * alpha, alpha * 255], axis=-1)
         if random.random() < 0.45:
             # Brightness, contrast and saturation, and a small turn of the hue.
             gain, shift = random.uniform(0.65, 1.3), random.uniform(-30, 30)
@@ -315,5 +293,6 @@ class Composer:
 
 
 def trained(cache):
-    """The palette and the photographs that a model is trained on."""
-    return palette(art.TRAINED, cache), [pixels for _, pixels in photographs.photographs("train", cache)]
+    """The palette, the photographs and the cut-outs that a model is trained on."""
+    photos = [pixels for _, pixels in photographs.photographs("train", cache)]
+    return palettes.of(art.TRAINED, cache), photos, photographs.cutouts("train", cache)

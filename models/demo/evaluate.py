@@ -19,6 +19,7 @@ from transformers import AutoProcessor, ShieldGemma2ForImageClassification
 import art
 import categories
 import compositions
+import palettes
 import photographs
 import prompts
 from auroc import auroc
@@ -64,7 +65,7 @@ class Judge:
 
 
 def on_emoji(judge, palette, photos, seed, plain):
-    composer = compositions.Composer(palette, photos, [SEED, seed], SHARES, plain)
+    composer = compositions.Composer(palette, photos, [SEED, seed], SHARES, float(plain))
     pictures, labels, *_ = composer.batch(PICTURES)
     scores = judge.small(pictures)
     truth = labels.astype(bool)
@@ -128,7 +129,8 @@ def main():
     parser.add_argument("--out", type=Path, default=here / "MEASURED.json")
     parser.add_argument(
         "--part", choices=["all", "trained"], default="all",
-        help="`trained` leaves the unseen art and photographs alone: for choosing anything, look only at those",
+        help="`trained` leaves the unseen art and photographs alone and takes the photographs kept back from training:"
+        " for choosing anything, look only at those",
     )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -136,10 +138,17 @@ def main():
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     judge = Judge(arguments.checkpoint)
-    trained, seen = compositions.trained(arguments.cache)
+    trained, _, _ = compositions.trained(arguments.cache)
     concepts = trained.concepts
     if arguments.part == "trained":
-        found = {"as trained": on_emoji(judge, trained, seen, 1, False), "backgrounds": on_backgrounds(judge)}
+        valid = photographs.photographs("valid", arguments.cache)
+        seen = [pixels for _, pixels in valid]
+        found = {
+            "restyled": on_emoji(judge, trained, seen, 1, False),
+            "plain": on_emoji(judge, trained, seen, 4, True),
+            "photographs": on_photographs(judge, valid),
+            "backgrounds": on_backgrounds(judge),
+        }
         print(json.dumps(found, indent=1))
         return
     named = photographs.photographs("unseen", arguments.cache)
@@ -160,7 +169,7 @@ def main():
         "unseen_art": {},
     }
     for at, name in enumerate(art.UNSEEN):
-        palette = compositions.palette([name], arguments.cache, concepts, standard_only=True)
+        palette = palettes.of([name], arguments.cache, concepts, standard_only=True)
         measured["unseen_art"][name] = on_emoji(judge, palette, unseen, 10 + at, True)
     measured["photographs"] = on_photographs(judge, named)
     measured["backgrounds"] = on_backgrounds(judge)

@@ -22,17 +22,23 @@ from torch.nn import functional
 import architecture
 import categories
 import compositions
+import photographs
 import prompts
 from auroc import auroc
 
-BATCH = {"vision": 64, "whole": 64}
-LEARNING_RATE = {"vision": 1.2e-3, "whole": 1.0e-3}
+BATCH = {"vision": 96, "whole": 96}
+# Of AdamW, for embeddings, norms, biases and heads, and of Muon, for the matrices of the layers.
+LEARNING_RATE = {"adamw": {"vision": 1.2e-3, "whole": 1.0e-3}, "muon": {"vision": 3.0e-3, "whole": 2.0e-3}}
+# What the pictures show, out of their sum. The second stage, which decides what reaches 0.5, sees more without emoji.
+SHARES = {"vision": compositions.SHARES, "whole": {**compositions.SHARES, "none": 0.42}}
+# A wrong Yes costs so many wrong Nos: the log showed photographs kept back a little above 0.5.
+WRONG_YES = 4.0
 # In the second stage the tower, already trained, moves less.
 TOWER_SHARE = 0.25
 WARM_UP = 0.02
 # The share of the first stage in which the pictures grow harder.
-EASY = 0.4
-SAVE_SECONDS = 120
+EASY = 0.3
+SAVE_SECONDS = 180
 SEED = 20261125
 
 
@@ -60,14 +66,27 @@ def head_loss(head, tokens, labels, concepts, where):
 
 def whole_loss(logits, labels):
     # Yes, index 0, is a violation.
-    return functional.cross_entropy(logits.float().flatten(0, 1), (1 - labels).long().flatten())
+    weight = torch.tensor([1.0, WRONG_YES])
+    return functional.cross_entropy(logits.float().flatten(0, 1), (1 - labels).long().flatten(), weight)
 
 
 @torch.no_grad()
 def validate(stage, model, head, asked, held):
-    """AUROC by policy on new compositions of the emoji and photographs trained on, for the log."""
-    pictures, labels, *_ = held
+    """AUROC by policy on new compositions, and the share of pictures without emoji that any policy flags, for the log.
+
+    Both on the emoji trained on, and on photographs and cut-outs kept back from it.
+    """
+    (pictures, labels, *_), (without, *_) = held
     model.eval()
+    scores = answers(stage, model, head, asked, pictures)
+    flagged = (answers(stage, model, head, asked, without) >= 0).any(axis=1).mean()
+    model.train()
+    found = [round(auroc(scores[:, at], labels[:, at]), 4) for at in range(labels.shape[1])]
+    return f"AUROC {found}  flagged without emoji {flagged:.4f}"
+
+
+def answers(stage, model, head, asked, pictures):
+    """Log odds by policy, `[pictures, policies]`."""
     scores = []
     for part in torch.from_numpy(pictures).split(64):
         tokens = prompts.image_features(model, prompts.normalised(part))
@@ -76,13 +95,22 @@ def validate(stage, model, head, asked, held):
         else:
             logits = prompts.yes_no(model, asked, tokens)
             scores.append(logits[..., 0] - logits[..., 1])
-    model.train()
-    scores = torch.cat(scores).numpy()
-    return [round(auroc(scores[:, at], labels[:, at]), 4) for at in range(labels.shape[1])]
+    return torch.cat(scores).numpy()
+
+
+def kept_back(palette, cache):
+    """What `validate` looks at: pictures with emoji, all of them plain, and pictures without."""
+    photos = [pixels for _, pixels in photographs.photographs("valid", cache)]
+    things = photographs.cutouts("valid", cache)
+    with_emoji = {kind: share for kind, share in compositions.SHARES.items() if kind not in ("two", "none")}
+    return [
+        compositions.Composer(palette, photos, [SEED, 7, at], shares, 1.0, things).batch(768)
+        for at, shares in enumerate([with_emoji, {"none": 1.0}])
+    ]
 
 
 def groups(stage, model, head):
-    """Parameters by learning rate; norms, biases and embeddings are not decayed."""
+    """Parameters by optimizer and learning rate; norms, biases and embeddings are not decayed."""
     tower = {id(p) for part in ("vision_tower", "multi_modal_projector") for p in getattr(model.model.model, part).parameters()}
     found = {}
     for name, parameter in [*model.named_parameters(), *head.named_parameters()]:
@@ -90,14 +118,26 @@ def groups(stage, model, head):
         if stage == "vision" and not in_tower and not name.startswith(("policies", "concepts", "where")):
             continue
         share = TOWER_SHARE if stage == "whole" and in_tower else 1.0
+        matrix = parameter.dim() == 2 and ".layers." in name
         decay = 0.05 if parameter.dim() >= 2 and "embed" not in name else 0.0
-        found.setdefault((share, decay), []).append(parameter)
-    return [dict(params=members, share=share, weight_decay=decay) for (share, decay), members in found.items()]
+        found.setdefault("muon" if matrix else "adamw", {}).setdefault((share, decay), []).append(parameter)
+    return {
+        kind: [dict(params=members, share=share, weight_decay=decay) for (share, decay), members in by_rate.items()]
+        for kind, by_rate in found.items()
+    }
 
 
-def rate(stage, done):
+def optimizers(stage, model, head):
+    found = groups(stage, model, head)
+    return {
+        "adamw": torch.optim.AdamW(found["adamw"], lr=0.0, betas=(0.9, 0.98)),
+        "muon": torch.optim.Muon(found["muon"], lr=0.0, adjust_lr_fn="match_rms_adamw"),
+    }
+
+
+def rate(kind, stage, done):
     """Warm-up, then a cosine to nothing; `done` is the share of the stage's time."""
-    return LEARNING_RATE[stage] * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return LEARNING_RATE[kind][stage] * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def save_state(path, state):
@@ -125,19 +165,23 @@ def elapsed(spent):
 def run(stage, seconds, model, head, asked, material, held, state_path, resumed):
     """One stage; returns what it did. Its time counts across interruptions."""
     rank, workers = distributed.get_rank(), distributed.get_world_size()
-    optimizer = torch.optim.AdamW(groups(stage, model, head), lr=0.0, betas=(0.9, 0.98))
+    by_kind = optimizers(stage, model, head)
     step, spent = 0, 0.0
     if resumed:
-        optimizer.load_state_dict(resumed["optimizer"])
+        for kind, optimizer in by_kind.items():
+            optimizer.load_state_dict(resumed["optimizers"][kind])
         step, spent = resumed["step"], resumed["spent"]
-    composer = compositions.Composer(*material, [SEED, int(stage == "whole"), step, rank])
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    palette, photos, things = material
+    seed = [SEED, int(stage == "whole"), step, rank]
+    composer = compositions.Composer(palette, photos, seed, SHARES[stage], compositions.PLAIN, things, varied=True)
+    grouped = [(kind, group) for kind, optimizer in by_kind.items() for group in optimizer.param_groups]
+    parameters = [parameter for _, group in grouped for parameter in group["params"]]
     before, begun, saved, losses = spent, time.monotonic(), time.monotonic(), []
     while spent < seconds:
         composer.ease = max(0.0, 1 - spent / seconds / EASY) if stage == "vision" else 0.0
         pictures, labels, concepts, where = map(torch.from_numpy, composer.batch(BATCH[stage] // workers))
-        for group in optimizer.param_groups:
-            group["lr"] = rate(stage, spent / seconds) * group["share"]
+        for kind, group in grouped:
+            group["lr"] = rate(kind, stage, spent / seconds) * group["share"]
         with torch.autocast("cpu", torch.bfloat16):
             tokens = prompts.image_features(model, prompts.normalised(pictures))
             loss = head_loss(head, tokens, labels, concepts, where)
@@ -148,20 +192,21 @@ def run(stage, seconds, model, head, asked, material, held, state_path, resumed)
         loss.backward()
         average(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in by_kind.values():
+            optimizer.step()
         losses.append(loss.item())
         step += 1
         spent = elapsed(before + time.monotonic() - begun)
         if rank == 0 and (time.monotonic() - saved > SAVE_SECONDS or spent >= seconds):
             print(
                 f"{stage} {spent:6.0f} s  step {step}  pictures {step * BATCH[stage]}  loss {np.mean(losses):.4f}"
-                f"  AUROC {validate(stage, model, head, asked, held)}",
+                f"  {validate(stage, model, head, asked, held)}",
                 flush=True,
             )
             saved, losses = time.monotonic(), []
             save_state(state_path, dict(
                 stage=stage, step=step, spent=spent, model=model.state_dict(), head=head.state_dict(),
-                optimizer=optimizer.state_dict(),
+                optimizers={kind: optimizer.state_dict() for kind, optimizer in by_kind.items()},
             ))
     return dict(seconds=round(spent), steps=step, pictures=step * BATCH[stage])
 
@@ -181,7 +226,7 @@ def worker(rank, arguments):
     asked = prompts.prompts(processor)
     material = compositions.trained(arguments.cache)
     head = Head(len(material[0].concepts))
-    held = compositions.Composer(*material, [SEED, 7, 7]).batch(512)
+    held = kept_back(material[0], arguments.cache) if rank == 0 else None
     state_path = arguments.state / "state.pt"
     resumed = torch.load(state_path) if state_path.exists() else None
     if resumed:
@@ -190,7 +235,7 @@ def worker(rank, arguments):
     if rank == 0:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"{parameters} parameters, prompts of {len(asked.ids)} tokens in all, {len(material[0].pictures)} drawings,"
-              f" {len(material[1])} photographs", flush=True)
+              f" {len(material[1])} photographs, {len(material[2])} cut-outs", flush=True)
     model.train()
     for stage, minutes in [("vision", arguments.vision_minutes), ("whole", arguments.whole_minutes)]:
         if resumed and resumed["stage"] == "whole" and stage == "vision":
@@ -210,8 +255,8 @@ def main():
     parser.add_argument("--cache", type=Path, required=True, help="folder outside the tree for what is fetched")
     parser.add_argument("--state", type=Path, required=True, help="folder for the training's own state")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--vision-minutes", type=float, default=60)
-    parser.add_argument("--whole-minutes", type=float, default=35)
+    parser.add_argument("--vision-minutes", type=float, default=57)
+    parser.add_argument("--whole-minutes", type=float, default=21)
     # Workers of one thread each: threads of one process wait for each other at every operation, workers once a
     # step, which is much where the machine is shared.
     parser.add_argument("--workers", type=int, default=2)
