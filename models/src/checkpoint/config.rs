@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{CheckpointError, read_json};
 
 /// Sizes beyond these are a slip in the file, not a model; they bound what is built from it.
-const LAYERS_MAX: usize = 512;
-const SIDE_MAX: usize = 1 << 22;
+pub(super) const LAYERS_MAX: usize = 512;
+pub(super) const SIDE_MAX: usize = 1 << 22;
 
 #[derive(Debug, Clone)]
 pub struct Config {
