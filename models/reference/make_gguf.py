@@ -1,6 +1,6 @@
 """Makes two small GGUF files, and writes down what the reference implementations make of them and of a real one.
 
-    make_gguf.py                    blocks.gguf, tiny.gguf and their golden values
+    make_gguf.py                    blocks.gguf, tiny.gguf and their golden values; graphs of one operator each
     make_gguf.py real GEMMA.gguf    the digests of a real file's tensors, dequantised
 
 Everything comes from seeds, so a second run writes the same files. See README.md.
@@ -213,6 +213,30 @@ def hidden_states(path, ids):
     return out.tolist()
 
 
+def operator(path, op, columns, bits, block, zero_points, rows=3):
+    """One operator over packed weights, which are inputs so that a test can bring its own."""
+    from onnx import TensorProto, helper
+
+    blocks = columns // block
+    inputs = {"weights": (TensorProto.UINT8, [rows, blocks, block * bits // 8]), "scales": (TensorProto.FLOAT, [rows, blocks])}
+    if op == "MatMulNBits":
+        inputs = {"x": (TensorProto.FLOAT, ["m", columns]), **inputs}
+        attributes = {"K": columns, "N": rows, "bits": bits, "block_size": block, "accuracy_level": 0}
+    else:
+        inputs = {"weights": (TensorProto.UINT8, [rows, columns * bits // 8]), "rows": (TensorProto.INT64, ["m"]), "scales": inputs["scales"]}
+        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": bits, "block_size": block}
+    if zero_points:
+        inputs["zero_points"] = (TensorProto.UINT8, [rows, blocks])
+    graph = helper.make_graph(
+        [helper.make_node(op, list(inputs), ["y"], domain="com.microsoft", **attributes)],
+        op,
+        [helper.make_tensor_value_info(name, *info) for name, info in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", None])],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
 def write(path, golden):
     path.write_text(json.dumps(golden, ensure_ascii=True, indent=1) + "\n")
     print(path.name, path.stat().st_size)
@@ -227,6 +251,10 @@ def main(argv):
     blocks, tiny = OUT / "blocks.gguf", OUT / "tiny.gguf"
     blocks_file(blocks)
     write(OUT / "blocks.json", {"tensors": digests(blocks)})
+    for op, bits, block, zero_points in [("MatMulNBits", 4, 32, False), ("MatMulNBits", 8, 32, False),
+                                         ("MatMulNBits", 8, 16, False), ("MatMulNBits", 8, 32, True),
+                                         ("GatherBlockQuantized", 8, 32, False)]:
+        operator(OUT / f"{op}_{bits}_{block}{'_zero_points' if zero_points else ''}.onnx", op, 512, bits, block, zero_points)
     tokens = vocabulary()
     tiny_file(tiny, tokens)
     tokenizer = reference_tokenizer(tokens)

@@ -1,6 +1,13 @@
 //! Packed weights mean what the stored ones mean, to us and to ONNX Runtime.
 
-use shieldgate_models::checkpoint::gguf::{Gguf, Packed, Stored};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ort::session::SessionInputValue;
+use ort::value::Tensor;
+use shieldgate_models::checkpoint::gguf::{Gguf, Packed, PackedForm, Stored};
+use shieldgate_models::runtime::{DeviceChoice, Runtime};
 
 use super::folder;
 
@@ -38,6 +45,74 @@ fn packing_keeps_the_numbers() -> anyhow::Result<()> {
                 }
                 _ => assert_eq!(bits(&packed.dequantise()), bits(&numbers), "{}", tensor.name),
             }
+        }
+    }
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<Arc<Runtime>> {
+    // What `make build` fetched, beside the folder that this test was built into.
+    let here = std::env::current_exe()?;
+    let library = here
+        .ancestors()
+        .map(|folder| folder.join("assets/onnxruntime/libonnxruntime.so.1.32.0"))
+        .find(|library| library.is_file())
+        .context("no `assets` folder above the test: run `make build`, which fetches it")?;
+    Ok(Runtime::load(&library, DeviceChoice::Cpu, 1)?)
+}
+
+/// What the operator `op` (and `input` to it) makes of the packed weights.
+fn run(
+    runtime: &Runtime,
+    op: &str,
+    packed: &Packed,
+    name: &'static str,
+    input: SessionInputValue<'static>,
+) -> anyhow::Result<Vec<f32>> {
+    let PackedForm { bits, block, zero_points } = packed.form;
+    let suffix = if zero_points { "_zero_points" } else { "" };
+    let graph: PathBuf = folder().join(format!("{op}_{bits}_{block}{suffix}.onnx"));
+    let mut session = runtime.session_from_file(&graph)?;
+    let (rows, blocks) = (packed.rows, packed.columns / block);
+    let shape = match op {
+        "MatMulNBits" => vec![rows, blocks, block * bits / 8],
+        _ => vec![rows, packed.columns * bits / 8],
+    };
+    let mut inputs: Vec<(&str, SessionInputValue<'_>)> = vec![
+        (name, input),
+        ("weights", Tensor::from_array((shape, packed.weights.clone()))?.into()),
+        ("scales", Tensor::from_array(([rows, blocks], packed.scales.clone()))?.into()),
+    ];
+    if zero_points {
+        let zero_points = Tensor::from_array(([rows, blocks], packed.zero_points.clone()))?;
+        inputs.push(("zero_points", zero_points.into()));
+    }
+    let outputs = session.run(inputs)?;
+    Ok(outputs["y"].try_extract_tensor::<f32>()?.1.to_vec())
+}
+
+#[test]
+fn onnx_runtime_reads_the_packed_weights_as_we_do() -> anyhow::Result<()> {
+    // Before any tensor is made, which needs the library.
+    let runtime = runtime()?;
+    let gguf = Gguf::open(&folder().join("blocks.gguf"))?;
+    for name in ["Q4_0", "Q5_0", "Q8_0", "Q6_K", "Q4_K", "Q5_K"] {
+        let packed = gguf.pack(gguf.tensor(name)?)?.context("quantised")?;
+        let (rows, columns) = (packed.rows, packed.columns);
+        let mut identity = vec![0f32; columns * columns];
+        identity.iter_mut().step_by(columns + 1).for_each(|number| *number = 1.0);
+        let identity = Tensor::from_array(([columns, columns], identity))?;
+        let found = run(&runtime, "MatMulNBits", &packed, "x", identity.into())?;
+        let expected = packed.dequantise();
+        for (at, expected) in expected.iter().enumerate() {
+            let found = found[at % columns * rows + at / columns];
+            assert_eq!(found, *expected, "{name}, row {}, column {}", at / columns, at % columns);
+        }
+        if packed.form == (PackedForm { bits: 8, block: 32, zero_points: false }) {
+            let order = Tensor::from_array(([3], vec![2i64, 0, 1]))?;
+            let found = run(&runtime, "GatherBlockQuantized", &packed, "rows", order.into())?;
+            let expected = [&expected[2 * columns..], &expected[..2 * columns]].concat();
+            assert_eq!(found, expected, "{name}");
         }
     }
     Ok(())
