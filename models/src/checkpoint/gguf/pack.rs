@@ -88,6 +88,11 @@ impl Packed {
     }
 
     fn with_minimum(&mut self, group: &Group<'_>, minimum: f32) {
+        if !(group.scale.is_finite() && minimum.is_finite()) {
+            // For `is_finite` to find.
+            self.scales.push(f32::NAN);
+            return;
+        }
         let top = group.quants.iter().copied().max().unwrap_or(0).max(1);
         if group.scale == 0.0 {
             // All are `-minimum`, and so is (0 - 1) × minimum.
@@ -112,7 +117,7 @@ impl Packed {
         }
     }
 
-    /// That every scale is a number; nothing else can spoil a score.
+    /// That every scale is a number: where one is not, the rest may be incomplete.
     pub(super) fn is_finite(&self) -> bool {
         self.scales.iter().all(|scale| scale.is_finite())
     }
