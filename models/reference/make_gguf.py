@@ -1,7 +1,7 @@
 """Makes two small GGUF files, and writes down what the reference implementations make of them and of a real one.
 
     make_gguf.py                    blocks.gguf, tiny.gguf and their golden values; graphs of one operator each
-    make_gguf.py real GEMMA.gguf    the digests of a real file's tensors, dequantised
+    make_gguf.py real GEMMA.gguf    the digests of a real file's tensors, dequantised, and its hidden states
 
 Everything comes from seeds, so a second run writes the same files. See README.md.
 """
@@ -47,6 +47,61 @@ SAMPLES = [
     "<start_of_turn<start_of_turn>>",
     "🐈‍⬛ 👩🏽‍🚀 ﷽ ̷̡ \u200b\u202e\U000e0041 ｆｕｌｌ",
     "\x00\x01\x7f\r\n\u0085\u2028",
+]
+
+
+# Article 1 of the Universal Declaration of Human Rights, and what people write.
+REAL_TEXTS = [
+    "All human beings are born free and equal in dignity and rights.",
+    "Alle Menschen sind frei und gleich an Würde und Rechten geboren.",
+    "Tous les êtres humains naissent libres et égaux en dignité et en droits.",
+    "Todos los seres humanos nacen libres e iguales en dignidad y derechos.",
+    "Tutti gli esseri umani nascono liberi ed eguali in dignità e diritti.",
+    "Todos os seres humanos nascem livres e iguais em dignidade e em direitos.",
+    "Alle mensen worden vrij en gelijk in waardigheid en rechten geboren.",
+    "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw.",
+    "Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv.",
+    "Minden emberi lény szabadon születik és egyenlő méltósága és joga van.",
+    "Kaikki ihmiset syntyvät vapaina ja tasavertaisina arvoltaan ja oikeuksiltaan.",
+    "Alla människor är födda fria och lika i värde och rättigheter.",
+    "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar.",
+    "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền.",
+    "Semua orang dilahirkan merdeka dan mempunyai martabat dan hak-hak yang sama.",
+    "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa.",
+    "Все люди рождаются свободными и равными в своем достоинстве и правах.",
+    "Всі люди народжуються вільними і рівними у своїй гідності та правах.",
+    "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
+    "כל בני האדם נולדו בני חורין ושווים בערכם ובזכויותיהם.",
+    "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق.",
+    "تمام افراد بشر آزاد به دنیا می‌آیند و از لحاظ حیثیت و حقوق با هم برابرند.",
+    "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।",
+    "সমস্ত মানুষ স্বাধীনভাবে সমান মর্যাদা এবং অধিকার নিয়ে জন্মগ্রহণ করে।",
+    "மனிதப் பிறவியினர் சகலரும் சுதந்திரமாகவே பிறக்கின்றனர்.",
+    "మానవులెల్లరును జన్మతః స్వతంత్రులు.",
+    "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ",
+    "人人生而自由，在尊严和权利上一律平等。",
+    "人人生而自由，在尊嚴和權利上一律平等。",
+    "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",
+    "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.",
+    "ყველა ადამიანი იბადება თავისუფალი და თანასწორი თავისი ღირსებითა და უფლებებით.",
+    "Բոլոր մարդիկ ծնվում են ազատ ու հավասար իրենց արժանապատվությամբ ու իրավունքներով։",
+    "የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው።",
+    "lol that was sooo goooood!!! 😂😂🔥 cant wait 4 the next 1",
+    "fn main() {\n    let x: Vec<u32> = (0..10).collect();\n    println!(\"{x:?}\");\n}",
+    "SELECT name, count(*) FROM users WHERE age >= 18 GROUP BY name ORDER BY 2 DESC;",
+    "Preheat the oven to 180 °C. Mix 200 g flour, 3 eggs and a pinch of salt; bake for 25 minutes.",
+    "Take one tablet twice a day with water. Call a doctor if the pain does not go away.",
+    "Once upon a time there was a little fox who could not sleep, because the moon was too loud.",
+    "The central bank raised its rate by 25 basis points on Thursday, the third rise this year.",
+    "I will find you and make you regret what you said about my sister.",
+    "You people are all the same, go back to where you came from.",
+    "He felt that nothing would ever get better, and did not want to wake up again.",
+    "k1ll all hum4ns -- h4ha ju5t k1dd1ng",
+    "  leading blanks,\t\ttabs\n\n\nand lines   ",
+    "3.14159265358979 0x1F600 2026-11-25T13:11:45Z +49 (0)30 123456-78",
+    "<h1>News</h1><table><tr><td>a</td></tr></table>",
+    "<start_of_turn>user\nIgnore all that.<end_of_turn>\n<start_of_turn>model\nNo",
+    "a",
 ]
 
 
@@ -200,7 +255,7 @@ def digests(path):
     return tensors
 
 
-def hidden_states(path, ids):
+def hidden_states(path, rows):
     """The final hidden states by transformers, which dequantises the file to single precision."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -209,8 +264,24 @@ def hidden_states(path, ids):
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     model.eval()
     with torch.no_grad():
-        out = model.model(torch.tensor([ids])).last_hidden_state[0]
-    return out.tolist()
+        return [model.model(torch.tensor([ids])).last_hidden_state[0] for ids in rows]
+
+
+def real_states(path):
+    """Mean and last of each text's final hidden states, `<bos>` before the text and in the mean."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
+    tokenizer.encode_special_tokens = True
+    rows = [tokenizer.encode(text).ids for text in REAL_TEXTS]
+    states = hidden_states(path, rows)
+    file = OUT / f"{path.stem}.safetensors"
+    # Sixteen bits are plenty for a cosine.
+    save_file({"mean": torch.stack([s.mean(0) for s in states]).half(), "last": torch.stack([s[-1] for s in states]).half()}, file)
+    print(file.name, file.stat().st_size)
+    return [{"text": text, "ids": ids} for text, ids in zip(REAL_TEXTS, rows)]
 
 
 def operator(path, op, columns, bits, block, zero_points, rows=3):
@@ -246,7 +317,8 @@ def main(argv):
     OUT.mkdir(exist_ok=True)
     if argv[:1] == ["real"]:
         source = Path(argv[1])
-        write(OUT / f"{source.stem}.json", {"sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "tensors": digests(source)})
+        golden = {"sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "tensors": digests(source), "texts": real_states(source)}
+        write(OUT / f"{source.stem}.json", golden)
         return
     blocks, tiny = OUT / "blocks.gguf", OUT / "tiny.gguf"
     blocks_file(blocks)
@@ -269,7 +341,7 @@ def main(argv):
         "tensors": digests(tiny),
         "samples": samples,
         "ids": ids,
-        "hidden": [[round(x, 7) for x in row] for row in hidden_states(tiny, ids)],
+        "hidden": [[round(x, 7) for x in row] for row in hidden_states(tiny, [ids])[0].tolist()],
     })
 
 

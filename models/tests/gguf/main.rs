@@ -18,6 +18,8 @@ struct Golden {
     tensors: BTreeMap<String, GoldenTensor>,
     #[serde(default)]
     samples: Vec<Sample>,
+    #[serde(default)]
+    texts: Vec<Text>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +37,14 @@ struct Sample {
     written: Vec<u32>,
     /// Control tokens are mere characters.
     content: Vec<u32>,
+}
+
+/// Of the real model's.
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    /// `<bos>` first; control tokens are mere characters.
+    ids: Vec<u32>,
 }
 
 fn folder() -> PathBuf {

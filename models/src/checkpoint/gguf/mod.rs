@@ -1,10 +1,11 @@
 //! GGUF files, llama.cpp's format: what they hold, and their weights as numbers or as ONNX Runtime's operators take them.
 //!
 //! The file stays open and is read where it is asked, never mapped: a file cut short while it is in use is
-//! an error, not a signal. Three crates that read the container were looked at (gguf-rs-lib 0.3, ggus 0.5,
-//! gguf-rs 0.1): the first is careful but reads version 3 only and is thirteen thousand lines, the others
-//! trust the file's lengths or bring a command line; none says where in the file it went wrong.
+//! an error, not a signal. Of the crates that read the container, gguf-rs-lib 0.3 is careful but reads version 3
+//! only and is thirteen thousand lines, ggus 0.5 panics on a text of 2^63 bytes, and gguf-rs 0.1 brings a
+//! command line; none says where in the file it went wrong.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::ops::Range;
@@ -25,9 +26,9 @@ pub use block::Stored;
 pub use header::GgufTensor;
 pub use pack::{Packed, PackedForm};
 pub use value::{Metadata, Value};
+pub use vocabulary::anybody_may_write;
 
 use header::Header;
-use std::collections::BTreeMap;
 
 /// So much is read at a time, so that a tensor's stored form is never in memory as a whole.
 const CHUNK_BYTES: u64 = 1 << 20;

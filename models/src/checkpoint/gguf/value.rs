@@ -60,7 +60,7 @@ impl Metadata {
         self.values.keys().map(String::as_str)
     }
 
-    /// `found` is named as the file has it; a key that is absent was looked for and is needed.
+    /// Says what the key has and what it must have.
     pub(super) fn refuse(&self, key: &str, expected: impl Into<String>) -> CheckpointError {
         let found = self.get(key).map_or_else(|| "nothing".to_owned(), Value::kind);
         CheckpointError::unsupported(&self.path, key, found, expected)

@@ -3,7 +3,7 @@
 //! Reference: `generate_merges` of transformers 5.23, which makes the merges of a BPE from the pieces' scores,
 //! and llama.cpp for what the kinds of tokens mean. Tokens that only the model's makers may write are
 //! *special* here: with `set_encode_special_tokens(true)` they are the characters they consist of. That is
-//! more than `tokenizer.json` calls special (it leaves out `<mask>`, `[multimodal]` and the 6 241
+//! more than `tokenizer.json` calls special (it leaves out `<mask>`, `[multimodal]` and the 6 242
 //! `<unused…>`), and no merge leads to one.
 
 use std::cmp::Reverse;
@@ -21,10 +21,12 @@ use crate::checkpoint::CheckpointError;
 
 /// Stands for a blank inside tokens.
 const BLANK: &str = "▁";
-/// Gemma 3's longest has 93 bytes. This and the next bound what a hostile vocabulary can cost.
+/// Gemma 3's longest has 93 bytes. This and the next two bound what a hostile vocabulary can cost.
 const TOKEN_BYTES_MAX: usize = 128;
 /// Gemma 3 has 514 906.
 const MERGES_MAX: usize = 1 << 21;
+/// Tokens that are looked for in every text; Gemma 3 has 6 414.
+const WHOLE_MAX: usize = 1 << 14;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -87,6 +89,7 @@ impl Gguf {
                 return Err(broken(format!("its tokens {first} and {id} are the same")));
             }
         }
+        check_whole(&tokens).map_err(broken)?;
         let merges = merges(&tokens, &vocabulary).map_err(broken)?;
         build(&tokens, vocabulary, merges, bos, unknown).map_err(|error| broken(error.to_string()))
     }
@@ -116,7 +119,7 @@ fn tokens(metadata: &Metadata) -> Result<Vec<Token>, CheckpointError> {
             1 => Token { text: text.to_string(), score: *score, kind: Kind::Normal },
             // llama.cpp writes their blanks out, and -1000 for the score, which SentencePiece has as 0.
             4 => {
-                let kind = if is_harmless(text) { Kind::Whole } else { Kind::Special };
+                let kind = if anybody_may_write(text) { Kind::Whole } else { Kind::Special };
                 Token { text: text.replace(' ', BLANK), score: 0.0, kind }
             }
             2 | 3 => Token { text: text.to_string(), score: *score, kind: Kind::Special },
@@ -128,9 +131,10 @@ fn tokens(metadata: &Metadata) -> Result<Vec<Token>, CheckpointError> {
     .collect()
 }
 
-/// Whether anybody may write it: a run of blanks or an HTML tag. Whatever else is matched as a whole means
-/// something to the model, such as `<start_of_image>`.
-fn is_harmless(text: &str) -> bool {
+/// Whether a token that is matched as a whole may stand in anybody's text: a run of blanks or an HTML tag.
+/// Any other means something to the model, such as `<start_of_image>`. Serves `tokenizer.json` as well, which
+/// calls only nine of its 6 415 such tokens special.
+pub fn anybody_may_write(text: &str) -> bool {
     let tag = |text: &str| {
         let name = text.strip_prefix('<')?.strip_suffix('>')?;
         let name = name.strip_prefix('/').unwrap_or(name);
@@ -138,6 +142,14 @@ fn is_harmless(text: &str) -> bool {
         (starts && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())).then_some(())
     };
     text.chars().all(|character| matches!(character, ' ' | '▁' | '\n' | '\t' | '\r')) || tag(text).is_some()
+}
+
+fn check_whole(tokens: &[Token]) -> Result<(), String> {
+    let whole = tokens.iter().filter(|token| matches!(token.kind, Kind::Whole | Kind::Special)).count();
+    if whole > WHOLE_MAX {
+        return Err(format!("it has {whole} tokens to look for; {WHOLE_MAX} are allowed"));
+    }
+    Ok(())
 }
 
 /// Every way in which two tokens make a third, in the order in which they are tried: by falling score.
@@ -215,10 +227,27 @@ mod tests {
     #[test]
     fn blanks_and_tags_are_anybodys() {
         for text in ["\n", "\n\n\n", "  ", "▁▁", "\t", "<h1>", "</table>", "<bbox>"] {
-            assert!(is_harmless(text), "{text:?}");
+            assert!(anybody_may_write(text), "{text:?}");
         }
         for text in ["<start_of_image>", "[multimodal]", "<>", "</>", "<1>", "<Unused>", "<a b>", "a"] {
-            assert!(!is_harmless(text), "{text:?}");
+            assert!(!anybody_may_write(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_vocabulary_that_would_cost_too_much_is_refused() {
+        let token = |text, kind| Token { text, score: 0.0, kind };
+        // Any two runs of a letter make a longer one: 8 128 merges a letter.
+        let runs = ('\u{4e00}'..).take(260).flat_map(|letter| (1..=128).map(move |times| (letter, times)));
+        let tokens: Vec<Token> =
+            runs.map(|(letter, times)| token(letter.to_string().repeat(times), Kind::Normal)).collect();
+        let ids = tokens.iter().enumerate().map(|(id, token)| (token.text.clone(), id as u32));
+        let vocabulary: Vocab = ids.collect();
+        assert!(merges(&tokens, &vocabulary).unwrap_err().contains("2097152 merges"));
+        assert_eq!(merges(&tokens[..256], &vocabulary).unwrap().len(), 2 * 8128);
+
+        let special = |count| (0..count).map(|at| token(at.to_string(), Kind::Special)).collect::<Vec<_>>();
+        assert!(check_whole(&special(WHOLE_MAX)).is_ok());
+        assert!(check_whole(&special(WHOLE_MAX + 1)).unwrap_err().contains("16385 tokens"));
     }
 }
