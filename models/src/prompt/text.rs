@@ -114,7 +114,12 @@ impl Around {
         let count = prompt.matches(PLACEHOLDER).count();
         let wrong = || PromptError::Placeholder { placeholder: PLACEHOLDER.to_owned(), count };
         let (before, after) = prompt.split_once(PLACEHOLDER).filter(|_| count == 1).ok_or_else(wrong)?;
-        Ok(Self { before: tokenizer.written(before)?, after: tokenizer.written(after)? })
+        let after = tokenizer.written(after)?;
+        if after.is_empty() {
+            let reason = "nothing stands behind the text, where the answer is read";
+            return Err(PromptError::Template(reason.to_owned()));
+        }
+        Ok(Self { before: tokenizer.written(before)?, after })
     }
 }
 

@@ -153,14 +153,18 @@ fn a_raised_stop_times_every_question_out() -> Result<()> {
 }
 
 #[test]
-fn texts_that_are_too_long_fail_and_spoil_no_other() -> Result<()> {
-    let (judge, golden) = (judge(&checkpoint("a"))?, golden("a")?);
-    let questions = questions(&judge, &golden)?;
-    let long = "?!".repeat(2000);
-    let answers = judge.answers(&["Hello", &long, ""], &questions, &Stop::default());
-    assert!(
-        answers[1].iter().all(|answer| matches!(answer, Err(Failure::Runtime(why)) if why.contains("2048")))
-    );
-    assert!(answers[0].iter().chain(&answers[2]).all(Result::is_ok), "{answers:?}");
+fn texts_that_are_too_long_fail_and_spoil_no_other_and_empty_ones_are_answered() -> Result<()> {
+    for name in CHECKPOINTS {
+        let (judge, golden) = (judge(&checkpoint(name))?, golden(name)?);
+        let questions = questions(&judge, &golden)?;
+        let long = "?!".repeat(2000);
+        let answers = judge.answers(&["Hello", &long, ""], &questions, &Stop::default());
+        let refused = |answer| matches!(answer, &Err(Failure::Runtime(ref why)) if why.contains("2048"));
+        assert!(answers[1].iter().all(refused), "{answers:?}");
+        assert!(answers[0].iter().chain(&answers[2]).all(Result::is_ok), "{answers:?}");
+        assert_eq!(judge.answers(&[""], &questions, &Stop::default())[0], answers[2]);
+        assert_eq!(judge.answers(&[], &questions, &Stop::default()).len(), 0);
+        assert_eq!(judge.answers(&["Hello"], &[], &Stop::default()), [vec![]]);
+    }
     Ok(())
 }

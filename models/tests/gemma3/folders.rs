@@ -36,7 +36,7 @@ fn every_layout_is_known_and_every_file_recorded() -> Result<()> {
         let before = judges::digest(&installed, "test")?;
         std::fs::write(
             folder.path().join("chat_template.jinja"),
-            "{{ bos_token }}{{ messages[0]['content'] }}",
+            "{{ bos_token }}{{ messages[0]['content'] }}\n",
         )?;
         assert_ne!(judges::digest(&Installed::check(folder.path(), Some("mine"))?, "test")?, before);
     }
@@ -46,7 +46,7 @@ fn every_layout_is_known_and_every_file_recorded() -> Result<()> {
 #[test]
 fn every_way_to_be_broken_has_its_own_error() -> Result<()> {
     type Break = fn(&Path) -> Result<()>;
-    let cases: [(&str, Break, &[&str]); 7] = [
+    let cases: [(&str, Break, &[&str]); 8] = [
         (
             "wrong shape",
             |folder| edit_json(&folder.join("config.json"), |json| json["intermediate_size"] = 31.into()),
@@ -85,6 +85,14 @@ fn every_way_to_be_broken_has_its_own_error() -> Result<()> {
             "a template that loses the text",
             |folder| Ok(std::fs::write(folder.join("chat_template.jinja"), "{{ bos_token }}Yes?")?),
             &["chat_template.jinja", "placeholder"],
+        ),
+        (
+            "a template that ends with the text",
+            |folder| {
+                let template = "{{ bos_token }}{{ guideline }}: {{ messages[0]['content'] }}";
+                Ok(std::fs::write(folder.join("chat_template.jinja"), template)?)
+            },
+            &["chat_template.jinja", "nothing stands behind the text"],
         ),
         (
             "a template for pictures",

@@ -103,10 +103,11 @@ impl Gemma3 {
                 }
             }
             for (start, jobs) in starts {
-                match jobs.len() {
-                    // Alone it shares nothing but its start, and goes with other texts.
-                    1 => behind.entry(start).or_default().extend(jobs),
-                    _ => before.push((start, jobs)),
+                // Alone it shares nothing but its start, and goes with other texts; likewise an empty one.
+                if jobs.len() == 1 || matches!(ids, Some(Ok(ids)) if ids.is_empty()) {
+                    behind.entry(start).or_default().extend(jobs);
+                } else {
+                    before.push((start, jobs));
                 }
             }
         }
