@@ -28,8 +28,7 @@ fn head(folder: &Path, taps: &[Tap], pooling: Pooling, hidden: usize) -> Result<
 }
 
 fn write(folder: &Path, heads: BTreeMap<String, Head>) -> Result<()> {
-    let heads = Heads { version: 1, heads };
-    Ok(std::fs::write(folder.join(heads::FILE), serde_json::to_vec(&heads)?)?)
+    Ok(std::fs::write(folder.join(heads::FILE), serde_json::to_vec(&Heads::of(heads))?)?)
 }
 
 /// A copy of `a` with two heads that read different places in different ways.

@@ -67,6 +67,15 @@ struct RawConfig {
 pub const FILE: &str = "config.json";
 const MODEL_TYPE: &str = "shieldgemma2";
 
+/// Refuses a `config.json` that no judge of this build runs: before gigabytes of weights are fetched for it.
+pub fn check(folder: &Path) -> Result<(), CheckpointError> {
+    if gemma::GemmaConfig::is_in(folder) {
+        gemma::GemmaConfig::read(folder).map(drop)
+    } else {
+        Config::read(folder).map(drop)
+    }
+}
+
 impl Config {
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
@@ -186,6 +195,20 @@ mod tests {
         assert_eq!((text.vocabulary, text.tied_head, text.scale), (262_208, true, 0.0625));
         assert_eq!((config.yes_token, config.no_token, config.image_token), (10_784, 3_771, 262_144));
         assert_eq!((config.vision.patches(), config.pool()), (64, 4));
+    }
+
+    #[test]
+    fn what_no_judge_runs_is_refused_by_its_configuration_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for (config, known) in [
+            (r#"{"model_type": "shieldgemma2", "mm_tokens_per_image": 49}"#, true),
+            (r#"{"model_type": "gemma3_text"}"#, true),
+            (r#"{"model_type": "gemma3_text", "head_dim": 0}"#, false),
+            (r#"{"model_type": "llama"}"#, false),
+        ] {
+            std::fs::write(folder.path().join(FILE), config).unwrap();
+            assert_eq!(check(folder.path()).is_ok(), known, "{config}");
+        }
     }
 
     #[test]

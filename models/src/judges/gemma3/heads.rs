@@ -28,7 +28,7 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Heads {
     /// Of the form.
-    pub version: u32,
+    version: u32,
     pub heads: BTreeMap<String, Head>,
 }
 
@@ -96,6 +96,11 @@ impl From<Tap> for Layer {
 }
 
 impl Heads {
+    /// As this build writes them; `serde_json` makes [`FILE`] of it.
+    pub fn of(heads: BTreeMap<String, Head>) -> Self {
+        Self { version: VERSION, heads }
+    }
+
     /// None where the folder has no heads.
     pub fn read(folder: &Path, text: &TextConfig) -> Result<Option<Self>, ModelError> {
         let path = folder.join(FILE);
