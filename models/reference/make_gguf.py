@@ -263,12 +263,15 @@ def hidden_states(path, rows):
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     model.eval()
+    for layer in model.model.layers:
+        # The loader leaves `query_pre_attn_scalar` at 256, which the file does not say; llama.cpp takes the head's size.
+        layer.self_attn.scaling = layer.self_attn.head_dim**-0.5
     with torch.no_grad():
         return [model.model(torch.tensor([ids])).last_hidden_state[0] for ids in rows]
 
 
 def real_states(path):
-    """Mean and last of each text's final hidden states, `<bos>` before the text and in the mean."""
+    """Mean and last of each text's final hidden states, `<bos>` before the text but not in the mean."""
     import torch
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
@@ -279,7 +282,7 @@ def real_states(path):
     states = hidden_states(path, rows)
     file = OUT / f"{path.stem}.safetensors"
     # Sixteen bits are plenty for a cosine.
-    save_file({"mean": torch.stack([s.mean(0) for s in states]).half(), "last": torch.stack([s[-1] for s in states]).half()}, file)
+    save_file({"mean": torch.stack([s[1:].mean(0) for s in states]).half(), "last": torch.stack([s[-1] for s in states]).half()}, file)
     print(file.name, file.stat().st_size)
     return [{"text": text, "ids": ids} for text, ids in zip(REAL_TEXTS, rows)]
 

@@ -1,23 +1,30 @@
 //! GGUF files against what the reference implementations make of them (`models/reference/make_gguf.py`).
+#![expect(clippy::expect_used, reason = "a test that cannot set up fails")]
 
 mod files;
 mod packed;
 mod real;
+mod states;
 mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use shieldgate_models::checkpoint::gguf::Gguf;
+use shieldgate_models::runtime::{DeviceChoice, Runtime};
 
 #[derive(Deserialize)]
 struct Golden {
     tensors: BTreeMap<String, GoldenTensor>,
     #[serde(default)]
     samples: Vec<Sample>,
+    /// Of the first sample after `<bos>`, a row a token.
+    #[serde(default)]
+    hidden: Vec<Vec<f32>>,
     #[serde(default)]
     texts: Vec<Text>,
 }
@@ -49,6 +56,20 @@ struct Text {
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf")
+}
+
+/// One a process, before any tensor is made, which needs the library.
+fn runtime() -> anyhow::Result<Arc<Runtime>> {
+    static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
+    // What `make build` fetched, beside the folder that this test was built into.
+    let here = std::env::current_exe()?;
+    let library = here
+        .ancestors()
+        .map(|folder| folder.join("assets/onnxruntime/libonnxruntime.so.1.32.0"))
+        .find(|library| library.is_file())
+        .context("no `assets` folder above the test: run `make build`, which fetches it")?;
+    let load = || Runtime::load(&library, DeviceChoice::Cpu, 2).expect("it is an ONNX Runtime");
+    Ok(Arc::clone(RUNTIME.get_or_init(load)))
 }
 
 fn golden(name: &str) -> anyhow::Result<Golden> {

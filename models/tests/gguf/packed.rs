@@ -1,15 +1,14 @@
 //! Packed weights mean what the stored ones mean, to us and to ONNX Runtime.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use ort::session::SessionInputValue;
 use ort::value::Tensor;
 use shieldgate_models::checkpoint::gguf::{Gguf, Packed, PackedForm, Stored};
-use shieldgate_models::runtime::{DeviceChoice, Runtime};
+use shieldgate_models::runtime::Runtime;
 
-use super::folder;
+use super::{folder, runtime};
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
@@ -50,17 +49,6 @@ fn packing_keeps_the_numbers() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn runtime() -> anyhow::Result<Arc<Runtime>> {
-    // What `make build` fetched, beside the folder that this test was built into.
-    let here = std::env::current_exe()?;
-    let library = here
-        .ancestors()
-        .map(|folder| folder.join("assets/onnxruntime/libonnxruntime.so.1.32.0"))
-        .find(|library| library.is_file())
-        .context("no `assets` folder above the test: run `make build`, which fetches it")?;
-    Ok(Runtime::load(&library, DeviceChoice::Cpu, 1)?)
-}
-
 /// What the operator `op` (and `input` to it) makes of the packed weights.
 fn run(
     runtime: &Runtime,
@@ -93,7 +81,6 @@ fn run(
 
 #[test]
 fn onnx_runtime_reads_the_packed_weights_as_we_do() -> anyhow::Result<()> {
-    // Before any tensor is made, which needs the library.
     let runtime = runtime()?;
     let gguf = Gguf::open(&folder().join("blocks.gguf"))?;
     for name in ["Q4_0", "Q5_0", "Q8_0", "Q6_K", "Q4_K", "Q5_K"] {

@@ -57,6 +57,9 @@ impl Gguf {
             norm_epsilon: keys.positive("attention.layer_norm_rms_epsilon", None)? as f32,
             window: window.unwrap_or(positions),
             scale: scaled.powf(-0.5) as f32,
+            score_cap: None,
+            logit_cap: None,
+            query_norms: true,
             global_rope: Rope {
                 base: keys.positive("rope.freq_base", Some(1_000_000.0))?,
                 factor: keys.rope_factor()?,
