@@ -1,6 +1,6 @@
 //! Judges and everything they are made of: checkpoints, ONNX graphs, prompts, ONNX Runtime sessions.
 //!
-//! A judge gives a probability that one picture or text breaks one policy ([`Judge`]). This crate knows
+//! A judge gives a probability that one picture breaks one policy ([`Judge`]). This crate knows
 //! neither HTTP nor the database.
 //!
 //! To add a kind of judge: one file under `judges/` that implements [`Judge`] and says how a folder
