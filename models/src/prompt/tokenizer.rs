@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::{PromptError, TOKENIZER, read_tokenizer};
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::gguf::anybody_may_write;
 
 pub struct TextTokenizer {
     /// Reads control tokens in texts as the characters they are.
@@ -27,6 +28,11 @@ impl TextTokenizer {
 
     /// Any Gemma tokenizer, however it was read; the error says why it can't be used.
     pub fn of(mut tokenizer: Tokenizer) -> Result<Self, String> {
+        // `tokenizer.json` calls few special of those that only the model's makers may write.
+        let added = tokenizer.get_added_tokens_decoder().into_values();
+        let makers = added.filter(|token| !token.special && !anybody_may_write(&token.content));
+        let makers: Vec<_> = makers.map(|token| AddedToken { special: true, ..token }).collect();
+        tokenizer.add_special_tokens(makers).map_err(|error| error.to_string())?;
         tokenizer.set_encode_special_tokens(true);
         let mut control: Vec<(String, u32)> = tokenizer
             .get_added_tokens_decoder()

@@ -8,6 +8,7 @@ use half::f16;
 use safetensors::SafeTensors;
 use shieldgate_models::checkpoint::config::LayerKind;
 use shieldgate_models::checkpoint::gguf::{Gguf, names};
+use shieldgate_models::prompt::tokenizer::TextTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::states::{lay_out, states};
@@ -211,4 +212,24 @@ fn made(special: &[AddedToken]) -> Vec<String> {
         texts.push(text);
     }
     texts
+}
+
+/// By the published `tokenizer.json` as by the file's own vocabulary.
+#[test]
+#[ignore = "needs the real model"]
+fn no_text_makes_one_of_its_makers_tokens() -> anyhow::Result<()> {
+    let own = Gguf::open(&folder()?.join(FILE))?.tokenizer()?;
+    let special: Vec<(u32, AddedToken)> =
+        own.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).collect();
+    assert_eq!(special.len(), 6252);
+    for tokenizer in
+        [TextTokenizer::of(own), TextTokenizer::read(&folder()?).map_err(|error| error.to_string())]
+    {
+        let tokenizer = tokenizer.map_err(anyhow::Error::msg)?;
+        for (id, token) in &special {
+            assert!(!tokenizer.content(&token.content)?.contains(id), "{}", token.content);
+            assert_eq!(tokenizer.written(&token.content)?, [*id], "{}", token.content);
+        }
+    }
+    Ok(())
 }

@@ -28,6 +28,45 @@ const MERGES_MAX: usize = 1 << 21;
 /// Tokens that are looked for in every text; Gemma 3 has 6 414.
 const WHOLE_MAX: usize = 1 << 14;
 
+/// Those of Gemma 3's tokens, which it reads as one each.
+const TAGS: [&str; 35] = [
+    "a",
+    "b",
+    "bbox",
+    "blockquote",
+    "body",
+    "caption",
+    "code",
+    "div",
+    "em",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "html",
+    "i",
+    "iframe",
+    "img",
+    "li",
+    "s",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "u",
+    "ul",
+];
+
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -131,17 +170,14 @@ fn tokens(metadata: &Metadata) -> Result<Vec<Token>, CheckpointError> {
     .collect()
 }
 
-/// Whether a token that is matched as a whole may stand in anybody's text: a run of blanks or an HTML tag.
-/// Any other means something to the model, such as `<start_of_image>`. Serves `tokenizer.json` as well, which
-/// calls only nine of its 6 415 such tokens special.
+/// Whether a token that is matched as a whole may stand in anybody's text: a run of blanks or one of Gemma's HTML
+/// tags. Any other means something to the model, such as `<start_of_image>`. Serves `tokenizer.json` as well,
+/// which calls only nine of its 6 415 such tokens special; `<mask>` and `<unused5>` look like tags there.
 pub fn anybody_may_write(text: &str) -> bool {
-    let tag = |text: &str| {
-        let name = text.strip_prefix('<')?.strip_suffix('>')?;
-        let name = name.strip_prefix('/').unwrap_or(name);
-        let starts = name.starts_with(|first: char| first.is_ascii_lowercase());
-        (starts && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())).then_some(())
-    };
-    text.chars().all(|character| matches!(character, ' ' | '▁' | '\n' | '\t' | '\r')) || tag(text).is_some()
+    let tag = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
+    let tag = tag.map(|name| name.strip_prefix('/').unwrap_or(name));
+    tag.is_some_and(|name| TAGS.contains(&name))
+        || text.chars().all(|character| matches!(character, ' ' | '▁' | '\n' | '\t' | '\r'))
 }
 
 fn check_whole(tokens: &[Token]) -> Result<(), String> {
@@ -229,7 +265,18 @@ mod tests {
         for text in ["\n", "\n\n\n", "  ", "▁▁", "\t", "<h1>", "</table>", "<bbox>"] {
             assert!(anybody_may_write(text), "{text:?}");
         }
-        for text in ["<start_of_image>", "[multimodal]", "<>", "</>", "<1>", "<Unused>", "<a b>", "a"] {
+        for text in [
+            "<start_of_image>",
+            "[multimodal]",
+            "<>",
+            "</>",
+            "<1>",
+            "<mask>",
+            "<unused5>",
+            "<eos>",
+            "<a b>",
+            "a",
+        ] {
             assert!(!anybody_may_write(text), "{text:?}");
         }
     }
