@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 export CARGO
 
-.PHONY: help run build test mutate bench check fmt clean assets tools
+.PHONY: help run build test real mutate bench check fmt clean assets tools
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,6 +24,10 @@ build: assets ## fetch ONNX Runtime, Postgres and the models; build target/relea
 test: build ## all tests, against throw-away Postgres clusters
 	$(CARGO) test --release --locked --workspace --no-run
 	@exec "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked --workspace
+
+real: build ## GGUF against the real Gemma 3 270M: GEMMA=folder with its .gguf and tokenizer.json
+	@test -d "$(GEMMA)" || { echo "error: GEMMA names no folder"; echo "  hint: make real GEMMA=FOLDER"; exit 1; } >&2
+	SHIELDGATE_GEMMA="$(abspath $(GEMMA))" $(CARGO) test --release --locked -p shieldgate-models --test gguf real -- --ignored --nocapture
 
 mutate: build ## five thousand broken pictures over HTTP, and a million through the decoders
 	$(CARGO) test --release --locked --workspace --no-run

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoProcessor,
     Gemma3ImageProcessor,
-    GemmaTokenizer,
     ShieldGemma2Config,
     ShieldGemma2ForImageClassification,
     ShieldGemma2Processor,
 )
 from transformers.models.shieldgemma2.processing_shieldgemma2 import DEFAULT_SHIELDGEMMA2_POLICIES
+
+from tiny_tokenizer import make_tokenizer
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "tests" / "shieldgemma2"
@@ -48,38 +48,6 @@ ORDERS = [
     ["short", "violence"],
     ["long"],
 ]
-
-SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
-IMAGE_TOKENS = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-
-
-def make_tokenizer():
-    """A BPE of about a thousand entries in Gemma's own shape, from the prompts themselves."""
-    env_texts = [TEMPLATE.replace("\\n", "\n"), *POLICIES.values(), "Yes\nNo\n" * 8]
-    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
-    trained = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    trained.normalizer = normalizers.Replace(" ", "▁")
-    # Only for training: merges that stay within a word, or within a run of blanks.
-    trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split("\n", "isolated"),
-            pre_tokenizers.Split("'", "isolated"),
-            pre_tokenizers.Split("▁", "merged_with_next"),
-        ]
-    )
-    trainer = trainers.BpeTrainer(vocab_size=1000, special_tokens=[*SPECIAL, *IMAGE_TOKENS.values(), *bytes_])
-    trained.train_from_iterator(env_texts * 4, trainer)
-    model = json.loads(trained.to_str())["model"]
-    tokenizer = GemmaTokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
-        extra_special_tokens=IMAGE_TOKENS,
-        add_bos_token=True,
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]}, replace_extra_special_tokens=False)
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
 
 def single_token(tokenizer, word):
     ids = tokenizer(word, add_special_tokens=False)["input_ids"]
@@ -320,7 +288,7 @@ def main():
     for name, seed, dtype in [("a", 11, torch.float32), ("b", 12, torch.bfloat16), ("c", 11, torch.bfloat16)]:
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        tokenizer = make_tokenizer()
+        tokenizer = make_tokenizer([TEMPLATE.replace("\\n", "\n"), *POLICIES.values(), "Yes\nNo\n" * 8], TEMPLATE, 1000)
         config = config_of(name, tokenizer)
         side = config.vision_config.image_size
         image_processor = Gemma3ImageProcessor(

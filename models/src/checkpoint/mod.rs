@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub mod config;
+pub mod gguf;
 pub mod preprocessor;
 pub mod safetensors;
 
@@ -37,6 +38,8 @@ pub enum CheckpointError {
     Truncated { path: PathBuf, expected: u64, actual: u64 },
     #[error("`{}` has no valid safetensors header: {reason}", path.display())]
     Header { path: PathBuf, reason: String },
+    #[error("`{}` can't be read as GGUF: at byte {at}, {reason}", path.display())]
+    Gguf { path: PathBuf, at: u64, reason: String },
     #[error("tensor `{name}` is missing in `{}`", folder.display())]
     MissingTensor { name: String, folder: PathBuf },
     #[error("tensor `{name}` has the shape {actual:?}; `config.json` makes it {expected:?}")]

@@ -253,7 +253,8 @@ fn header(path: &Path, real: &Path) -> Result<(Metadata, u64), CheckpointError> 
 
 /// `model.language_model.model.layers.0…`, `language_model.model.layers.0…` and
 /// `model.model.language_model.layers.0…` are one tensor, saved by different versions of
-/// transformers: here it is `language_model.layers.0…`. Likewise `vision_tower.…`.
+/// transformers: here it is `language_model.layers.0…`. Likewise `vision_tower.…`. A model that reads texts
+/// only has `model.layers.0…`.
 pub fn plain_name(name: &str) -> String {
     if let Some((before, _)) = name.split_once("lm_head.weight")
         && (before.is_empty() || before.ends_with('.'))
@@ -270,7 +271,12 @@ pub fn plain_name(name: &str) -> String {
             return format!("{room}{tail}");
         }
     }
-    name.to_owned()
+    match name.strip_prefix("model.") {
+        Some(tail) if ["embed_tokens.", "layers.", "norm."].iter().any(|part| tail.starts_with(part)) => {
+            format!("language_model.{tail}")
+        }
+        _ => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +291,7 @@ mod tests {
             "model.model.language_model.layers.3.mlp.up_proj.weight",
             "model.language_model.layers.3.mlp.up_proj.weight",
             "model.model.language_model.model.layers.3.mlp.up_proj.weight",
+            "model.layers.3.mlp.up_proj.weight",
         ] {
             assert_eq!(plain_name(name), "language_model.layers.3.mlp.up_proj.weight");
         }
@@ -294,7 +301,10 @@ mod tests {
             assert_eq!(plain_name(name), "vision_tower.post_layernorm.bias");
         }
         assert_eq!(plain_name("model.language_model.lm_head.weight"), "lm_head.weight");
-        assert_eq!(plain_name("my_language_model.x"), "my_language_model.x");
+        assert_eq!(plain_name("model.norm.weight"), "language_model.norm.weight");
+        for other in ["my_language_model.x", "model.normal.weight", "my_model.layers.0.x"] {
+            assert_eq!(plain_name(other), other);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Attention: Gemma 3's with rotary positions, grouped heads and a past; SigLIP's over all patches.
 //!
-//! Reference: transformers `Gemma3Attention` and `SiglipAttention`. What a token may see is no business
+//! Reference: transformers `Gemma3Attention`, `Gemma2Attention` and `SiglipAttention`. What a token may see is no business
 //! of this file: it is the additive mask that each pass brings.
 
 use super::mlp::biased;
@@ -20,9 +20,12 @@ pub(super) struct Decoding<'a> {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
-    pub(super) norm_epsilon: f32,
+    /// Queries and keys are normed; None leaves them, as in Gemma 2.
+    pub(super) norm_epsilon: Option<f32>,
     /// Scores are multiplied by it; Gemma's comes from its configuration, not from the head's size.
     pub(super) scale: f32,
+    /// Then they become `cap · tanh(score / cap)`, before the mask is added: Gemma 2.
+    pub(super) cap: Option<f32>,
 }
 
 /// What a layer of one kind (local or global) shares with the others of its kind.
@@ -34,12 +37,14 @@ pub(super) struct Shared<'a> {
     pub(super) rows: &'a Value,
     /// [length, total], added to the scores.
     pub(super) mask: &'a Value,
+    /// Positions before the pass and with it.
+    pub(super) total: Dim,
 }
 
-pub(super) struct Past<'a> {
+pub(super) struct Past {
     /// [batch, kv_heads, past, head_dim]
-    pub(super) key: &'a Value,
-    pub(super) value: &'a Value,
+    pub(super) key: Value,
+    pub(super) value: Value,
 }
 
 pub(super) struct Attended {
@@ -60,9 +65,9 @@ pub(super) fn decoding(
     x: &Value,
     shape: &Decoding<'_>,
     shared: &Shared<'_>,
-    past: &Past<'_>,
+    past: &Past,
 ) -> Result<Attended, GraphError> {
-    let Decoding { name, hidden, heads, kv_heads, head_dim, norm_epsilon, scale } = *shape;
+    let Decoding { name, hidden, heads, kv_heads, head_dim, norm_epsilon, scale, cap } = *shape;
     let mut heads_of = |part: &str, count: usize| -> Result<Value, GraphError> {
         let weight = graph.weight(&format!("{name}.{part}_proj.weight"), &[count * head_dim, hidden])?;
         let flat = graph.linear(&format!("{path}/{part}_proj"), x, &weight)?;
@@ -71,8 +76,14 @@ pub(super) fn decoding(
         graph.transpose(&format!("{path}/{part}_transposed"), &split, &[0, 2, 1, 3])
     };
     let (q, k, v) = (heads_of("q", heads)?, heads_of("k", kv_heads)?, heads_of("v", kv_heads)?);
-    let q = norm::rms(graph, &format!("{path}/q_norm"), &q, &format!("{name}.q_norm.weight"), norm_epsilon)?;
-    let k = norm::rms(graph, &format!("{path}/k_norm"), &k, &format!("{name}.k_norm.weight"), norm_epsilon)?;
+    let mut normed = |x: Value, part: &str| match norm_epsilon {
+        Some(epsilon) => {
+            let weight = format!("{name}.{part}_norm.weight");
+            norm::rms(graph, &format!("{path}/{part}_norm"), &x, &weight, epsilon)
+        }
+        None => Ok(x),
+    };
+    let (q, k) = (normed(q, "q")?, normed(k, "k")?);
     let q = rotated(graph, &format!("{path}/q_rope"), &q, shared)?;
     let k = rotated(graph, &format!("{path}/k_rope"), &k, shared)?;
 
@@ -82,14 +93,17 @@ pub(super) fn decoding(
         dims: vec![BATCH, count.into(), length, head_dim.into()],
     };
     let out = value("out", heads, LENGTH);
-    let (key, present) = (value("key", kv_heads, TOTAL), value("value", kv_heads, TOTAL));
+    let (key, present) = (value("key", kv_heads, shared.total), value("value", kv_heads, shared.total));
     graph.emit(
         &format!("{path}/attention"),
         "",
         "Attention",
-        &[&q, &k, &v, shared.mask, past.key, past.value],
+        &[&q, &k, &v, shared.mask, &past.key, &past.value],
         &[out.clone(), key.clone(), present.clone()],
-        vec![Attribute::Float("scale", scale)],
+        [("scale", Some(scale)), ("softcap", cap)]
+            .into_iter()
+            .filter_map(|(name, number)| Some(Attribute::Float(name, number?)))
+            .collect(),
     )?;
     for made in [&out, &key, &present] {
         graph.take_name(&made.name)?;

@@ -10,7 +10,7 @@ use super::mlp::{Gated, gated};
 use super::ops::Axis;
 use super::repeat::{GROUPS, Repeat};
 use super::{Dim, Graph, GraphError, Type, Value, norm};
-use crate::checkpoint::config::{Config, LayerKind};
+use crate::checkpoint::config::{Config, LayerKind, TextConfig};
 use crate::checkpoint::safetensors::Weights;
 
 /// Token ids before the image, [batch, any].
@@ -32,6 +32,9 @@ pub const LOCAL_MASK: &str = "local_mask";
 pub const LAST: &str = "last";
 /// Logits of Yes and No, [batch, 2].
 pub const LOGITS: &str = "logits";
+
+pub(super) const EMBEDDING: &str = "language_model.embed_tokens.weight";
+pub(super) const FINAL_NORM: &str = "language_model.norm.weight";
 
 /// [groups, kv_heads, past, head_dim]; the batch is a multiple of the groups.
 pub fn past_name(layer: usize, part: Part) -> String {
@@ -80,18 +83,21 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
     let [local_cos, local_sin, local_mask] = of_kind([LOCAL_COS, LOCAL_SIN, LOCAL_MASK])?;
     let last = graph.input(LAST, Type::I64, &[BATCH])?;
 
-    let embedding =
-        graph.stored_weight("language_model.embed_tokens.weight", &[text.vocabulary, text.hidden])?;
+    let embedding = graph.stored_weight(EMBEDDING, &[text.vocabulary, text.hidden])?;
     let mut x = embedded(&mut graph, text.hidden, &embedding, [&before, &features, &after])?;
     let mut repeat = None;
     for (at, kind) in text.layers.iter().enumerate() {
-        let shared = match kind {
-            LayerKind::Global => {
-                Shared { cos: &global_cos, sin: &global_sin, rows: &rows, mask: &global_mask }
-            }
-            LayerKind::Local => Shared { cos: &local_cos, sin: &local_sin, rows: &rows, mask: &local_mask },
+        let [cos, sin, mask] = match kind {
+            LayerKind::Global => [&global_cos, &global_sin, &global_mask],
+            LayerKind::Local => [&local_cos, &local_sin, &local_mask],
         };
-        x = layer(&mut graph, config, at, &x, (&rows, &shared), &mut repeat)?;
+        let shared = Shared { cos, sin, rows: &rows, mask, total: TOTAL };
+        // All pasts have one shape, so the first one tells it for all.
+        let past = past(&mut graph, text, at, (&rows, PAST), ("/decoder/repeat", &mut repeat))?;
+        let out = layer(&mut graph, text, at, &x, &shared, &past)?;
+        graph.output(&present_name(at, Part::Key), &out.key)?;
+        graph.output(&present_name(at, Part::Value), &out.value)?;
+        x = out.hidden;
     }
     let logits = head(&mut graph, config, &x, &last, &embedding)?;
     graph.output(LOGITS, &logits)?;
@@ -109,47 +115,69 @@ fn embedded(
     embedding: &Value,
     [before, features, after]: [&Value; 3],
 ) -> Result<Value, GraphError> {
-    let scale = graph.floats("/decoder/embedding_scale", &[(hidden as f64).sqrt() as f32], &[1])?;
-    let mut rows = |part: &str, ids: &Value| -> Result<Value, GraphError> {
-        let path = format!("/decoder/embedding_{part}");
-        let rows = graph.gather(&format!("{path}/gather"), embedding, ids)?;
-        let rows = if rows.kind == Type::F32 { rows } else { graph.widen(&format!("{path}/cast"), &rows)? };
-        graph.mul(&path, &rows, &scale)
+    let scale = embedding_scale(graph, hidden)?;
+    let mut rows = |part: &str, ids: &Value| {
+        scaled_rows(graph, &format!("/decoder/embedding_{part}"), ids, embedding, &scale)
     };
     let (before, after) = (rows("before", before)?, rows("after", after)?);
     // Image features are not scaled.
     graph.concat("/decoder/embedded", &[&before, features, &after], LENGTH)
 }
 
+pub(super) fn embedding_scale(graph: &mut Graph<'_>, hidden: usize) -> Result<Value, GraphError> {
+    graph.floats("/decoder/embedding_scale", &[(hidden as f64).sqrt() as f32], &[1])
+}
+
+/// `ids ─ Gather ─ · √hidden ─`
+pub(super) fn scaled_rows(
+    graph: &mut Graph<'_>,
+    path: &str,
+    ids: &Value,
+    embedding: &Value,
+    scale: &Value,
+) -> Result<Value, GraphError> {
+    let rows = graph.gather(&format!("{path}/gather"), embedding, ids)?;
+    let rows = if rows.kind == Type::F32 { rows } else { graph.widen(&format!("{path}/cast"), &rows)? };
+    graph.mul(path, &rows, scale)
+}
+
+/// A layer's keys and values of the positions before the pass, repeated for the rows that continue them.
+/// `length` names how many these are; `repeat` is shared by the layers for which it is the same.
+pub(super) fn past(
+    graph: &mut Graph<'_>,
+    text: &TextConfig,
+    at: usize,
+    (rows, length): (&Value, Dim),
+    (path, repeat): (&str, &mut Option<Repeat>),
+) -> Result<Past, GraphError> {
+    let mut of = |part: Part| -> Result<Value, GraphError> {
+        let dims = [GROUPS, text.kv_heads.into(), length, text.head_dim.into()];
+        let past = graph.input(&past_name(at, part), Type::F32, &dims)?;
+        let repeat = match repeat {
+            Some(repeat) => repeat,
+            None => repeat.insert(Repeat::new(graph, path, rows, &past)?),
+        };
+        repeat.apply(graph, &format!("/decoder/layers.{at}/past_{}", part.name()), &past)
+    };
+    Ok(Past { key: of(Part::Key)?, value: of(Part::Value)? })
+}
+
 /// ```text
 /// x ┬ RMSNorm ─ attention ─ RMSNorm ─ + ┬ RMSNorm ─ mlp ─ RMSNorm ─ + ─
 ///   └─────────────────────────────────┘ └────────────────────────┘
 /// ```
-fn layer(
+pub(super) fn layer(
     graph: &mut Graph<'_>,
-    config: &Config,
+    text: &TextConfig,
     at: usize,
     x: &Value,
-    (rows, shared): (&Value, &Shared<'_>),
-    repeat: &mut Option<Repeat>,
-) -> Result<Value, GraphError> {
-    let text = &config.text;
+    shared: &Shared<'_>,
+    past: &Past,
+) -> Result<Attended, GraphError> {
     let (path, name) = (format!("/decoder/layers.{at}"), format!("language_model.layers.{at}"));
     let normed = |graph: &mut Graph<'_>, x: &Value, part: &str| {
         norm::rms(graph, &format!("{path}/{part}"), x, &format!("{name}.{part}.weight"), text.norm_epsilon)
     };
-    let mut past = |part: Part| -> Result<Value, GraphError> {
-        let dims = [GROUPS, text.kv_heads.into(), PAST, text.head_dim.into()];
-        let past = graph.input(&past_name(at, part), Type::F32, &dims)?;
-        // All pasts have one shape, so the first one tells it for all.
-        let repeat = match repeat {
-            Some(repeat) => repeat,
-            None => repeat.insert(Repeat::new(graph, "/decoder/repeat", rows, &past)?),
-        };
-        repeat.apply(graph, &format!("{path}/past_{}", part.name()), &past)
-    };
-    let (past_key, past_value) = (past(Part::Key)?, past(Part::Value)?);
-
     let into_attention = normed(graph, x, "input_layernorm")?;
     let attention_name = format!("{name}.self_attn");
     let shape = Decoding {
@@ -158,14 +186,12 @@ fn layer(
         heads: text.heads,
         kv_heads: text.kv_heads,
         head_dim: text.head_dim,
-        norm_epsilon: text.norm_epsilon,
+        norm_epsilon: text.query_norms.then_some(text.norm_epsilon),
         scale: text.scale,
+        cap: text.score_cap,
     };
-    let past = Past { key: &past_key, value: &past_value };
     let Attended { hidden, key, value } =
-        decoding(graph, &format!("{path}/attention"), &into_attention, &shape, shared, &past)?;
-    graph.output(&present_name(at, Part::Key), &key)?;
-    graph.output(&present_name(at, Part::Value), &value)?;
+        decoding(graph, &format!("{path}/attention"), &into_attention, &shape, shared, past)?;
     let attended = normed(graph, &hidden, "post_attention_layernorm")?;
     let x = graph.add(&format!("{path}/attended"), x, &attended)?;
 
@@ -174,7 +200,7 @@ fn layer(
     let shape = Gated { name: &mlp_name, hidden: text.hidden, inner: text.inner };
     let thought = gated(graph, &format!("{path}/mlp"), &into_mlp, &shape)?;
     let thought = normed(graph, &thought, "post_feedforward_layernorm")?;
-    graph.add(&format!("{path}/out"), &x, &thought)
+    Ok(Attended { hidden: graph.add(&format!("{path}/out"), &x, &thought)?, key, value })
 }
 
 /// `[batch, length, hidden] ─ last position ─ RMSNorm ─ · [Yes, No]ᵀ ─`
@@ -186,10 +212,31 @@ fn head(
     embedding: &Value,
 ) -> Result<Value, GraphError> {
     let text = &config.text;
+    let ends = ends(graph, text, x, last)?;
+    let normed = norm::rms(graph, "/head/norm", &ends, FINAL_NORM, text.norm_epsilon)?;
+    logits(graph, text, &[config.yes_token, config.no_token], &normed, embedding)
+}
+
+/// The last position of each row: [batch, length, hidden] → [batch, hidden].
+pub(super) fn ends(
+    graph: &mut Graph<'_>,
+    text: &TextConfig,
+    x: &Value,
+    last: &Value,
+) -> Result<Value, GraphError> {
     let flat =
         graph.reshape("/head/flat", x, &[Axis::Rest(Dim::Named("positions")), Axis::Is(text.hidden)])?;
-    let ends = graph.gather("/head/last", &flat, last)?;
-    let normed = norm::rms(graph, "/head/norm", &ends, "language_model.norm.weight", text.norm_epsilon)?;
+    graph.gather("/head/last", &flat, last)
+}
+
+/// Of the head only the rows of `answers`: [batch, hidden] → [batch, answers].
+pub(super) fn logits(
+    graph: &mut Graph<'_>,
+    text: &TextConfig,
+    answers: &[u32],
+    normed: &Value,
+    embedding: &Value,
+) -> Result<Value, GraphError> {
     let untied;
     let table = if text.tied_head {
         embedding
@@ -197,9 +244,13 @@ fn head(
         untied = graph.stored_weight("lm_head.weight", &[text.vocabulary, text.hidden])?;
         &untied
     };
-    let answers = [i64::from(config.yes_token), i64::from(config.no_token)];
-    let answers = graph.ints("/head/answers", &answers, &[2])?;
-    let rows = graph.gather("/head/rows", table, &answers)?;
+    let ids: Vec<i64> = answers.iter().map(|id| i64::from(*id)).collect();
+    let ids = graph.ints("/head/answers", &ids, &[ids.len()])?;
+    let rows = graph.gather("/head/rows", table, &ids)?;
     let rows = if rows.kind == Type::F32 { rows } else { graph.widen("/head/rows/cast", &rows)? };
-    graph.linear("/head/logits", &normed, &rows)
+    let logits = graph.linear("/head/logits", normed, &rows)?;
+    match text.logit_cap {
+        Some(cap) => graph.capped("/head/capped", &logits, cap),
+        None => Ok(logits),
+    }
 }

@@ -18,6 +18,7 @@ pub mod norm;
 mod onnx;
 mod ops;
 mod repeat;
+pub mod text;
 pub mod vision;
 
 use onnx::{

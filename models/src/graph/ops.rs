@@ -88,6 +88,16 @@ impl Graph<'_> {
         self.node(path, ("", "MatMul"), &[x, w], (Type::F32, dims), vec![])
     }
 
+    /// Weighted sums of rows: `weights` [batch, sums, rows] · `x` [batch, rows, width].
+    pub(super) fn sums(&mut self, path: &str, weights: &Value, x: &Value) -> Result<Value, GraphError> {
+        match (weights.dims.as_slice(), x.dims.as_slice()) {
+            (&[batch, sums, rows], &[other, length, width]) if (batch, rows) == (other, length) => {
+                self.node(path, ("", "MatMul"), &[weights, x], (Type::F32, vec![batch, sums, width]), vec![])
+            }
+            _ => refuse(path, format!("sums by {:?} of {:?}", weights.dims, x.dims)),
+        }
+    }
+
     pub(super) fn transpose(&mut self, path: &str, x: &Value, order: &[usize]) -> Result<Value, GraphError> {
         let mut sorted = order.to_vec();
         sorted.sort_unstable();
@@ -155,6 +165,15 @@ impl Graph<'_> {
         let mut dims = first.dims.clone();
         dims[1] = length;
         self.node(path, ("", "Concat"), parts, (first.kind, dims), vec![Attribute::Int("axis", 1)])
+    }
+
+    /// `cap · tanh(x / cap)`.
+    pub(super) fn capped(&mut self, path: &str, x: &Value, cap: f32) -> Result<Value, GraphError> {
+        let number = self.floats(&format!("{path}/cap"), &[cap], &[1])?;
+        let like_x = (x.kind, x.dims.clone());
+        let part = self.node(&format!("{path}/part"), ("", "Div"), &[x, &number], like_x.clone(), vec![])?;
+        let bent = self.node(&format!("{path}/tanh"), ("", "Tanh"), &[&part], like_x, vec![])?;
+        self.mul(path, &bent, &number)
     }
 
     pub(super) fn gelu(

@@ -3,7 +3,7 @@
 //! Prompts that begin alike are run once up to where they part, one row a picture; each of these pasts is
 //! then continued by as many rows as there are policies. Rows of one picture stand together.
 
-use super::attention::{BATCH, PAST};
+use super::attention::BATCH;
 use super::{Attribute, Dim, Graph, GraphError, Type, Value};
 
 /// Pasts, of one picture each.
@@ -78,7 +78,7 @@ impl Repeat {
         )?;
         // An empty past has a length of 0, which without this would mean "as it was".
         let zeros = vec![Attribute::Int("allowzero", 1)];
-        let rows = (past.kind, vec![BATCH, heads, PAST, size]);
+        let rows = (past.kind, vec![BATCH, heads, length, size]);
         graph.node(path, ("", "Reshape"), &[&wide, &self.shape], rows, zeros)
     }
 }

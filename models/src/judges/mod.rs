@@ -8,6 +8,8 @@ use crate::runtime::Runtime;
 use crate::{Digest, Judge, JudgeCard};
 
 pub mod classifier;
+pub mod gemma3;
+mod positions;
 pub mod shieldgemma2;
 
 /// One kind of judge; a new kind is one file beside this one and one line in [`KINDS`].
@@ -28,7 +30,7 @@ pub struct Kind {
 
 type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelError>;
 
-pub const KINDS: &[Kind] = &[classifier::KIND, shieldgemma2::KIND];
+pub const KINDS: &[Kind] = &[classifier::KIND, gemma3::KIND, shieldgemma2::KIND];
 
 /// Opens an installed model. `pipeline` names the media pipeline's version.
 pub fn open(

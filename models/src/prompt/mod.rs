@@ -15,13 +15,15 @@ use crate::checkpoint::config::Config;
 use crate::checkpoint::{CheckpointError, json, read_optional};
 
 mod template;
+pub mod text;
+pub mod tokenizer;
 
 use template::Template;
 
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
-const OLDER_TEMPLATE: &str = "chat_template.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
+pub(crate) const OLDER_TEMPLATE: &str = "chat_template.json";
 
 /// Turns policies into prompts and prompts into token ids.
 pub struct Prompter {
@@ -51,7 +53,7 @@ pub enum PromptError {
     #[error("the chat template gives an error: {0}")]
     Template(String),
     #[error(
-        "the prompt has the image's placeholder `{placeholder}` {count} times; the policy's text must not name it"
+        "the prompt has the placeholder `{placeholder}` {count} times; the policy's text must not name it"
     )]
     Placeholder { placeholder: String, count: usize },
     #[error(

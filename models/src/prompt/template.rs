@@ -31,18 +31,33 @@ impl Template {
     /// One user message of an image and the policy's text.
     pub(super) fn render(&self, policy: &str) -> Result<String, String> {
         let content = [context! { type => "image" }, context! { type => "text", text => policy }];
-        let message = context! { role => "user", content => content };
-        let given = context! {
-            messages => [message],
-            tools => (),
-            documents => (),
-            add_generation_prompt => false,
-        };
+        self.run(context! { role => "user", content => content }, context! { add_generation_prompt => false })
+    }
+
+    /// One user message, and the beginning of the model's answer to it.
+    pub(super) fn render_text(&self, message: &str) -> Result<String, String> {
+        self.run(context! { role => "user", content => message }, context! { add_generation_prompt => true })
+    }
+
+    /// One user message as it is, and the policy as `guideline`: ShieldGemma's way (its model card's call).
+    pub(super) fn render_guided(&self, message: &str, guideline: &str) -> Result<String, String> {
+        let options = context! { add_generation_prompt => false, guideline => guideline };
+        self.run(context! { role => "user", content => message }, options)
+    }
+
+    /// Whether the template speaks of a variable of this name.
+    pub(super) fn names(&self, variable: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
+    }
+
+    fn run(&self, message: Value, options: Value) -> Result<String, String> {
+        let given = context! { messages => [message], tools => (), documents => () };
         let tokens =
             Value::from_pairs(self.variables.iter().map(|(name, token)| (name.as_str(), token.as_str())));
         self.environment
             .get_template(NAME)
-            .and_then(|template| template.render(context! { ..given, ..tokens }))
+            .and_then(|template| template.render(context! { ..given, ..options, ..tokens }))
             .map_err(chain)
     }
 }

@@ -169,10 +169,10 @@ fn every_way_to_be_broken_has_its_own_error() -> Result<()> {
             "another text model",
             |folder| {
                 edit_json(&folder.join("config.json"), |json| {
-                    json["text_config"]["model_type"] = "gemma2".into()
+                    json["text_config"]["model_type"] = "paligemma".into()
                 })
             },
-            &["gemma2", "gemma3_text"],
+            &["paligemma", "gemma3_text"],
         ),
     ];
     for (what, damage, expected) in cases {
@@ -195,14 +195,14 @@ fn another_architecture_is_named() -> Result<()> {
     use shieldgate_models::checkpoint::config::Config;
     let folder = copy("a")?;
     let path = folder.path().join("config.json");
-    edit_json(&path, |json| json["model_type"] = "gemma3".into())?;
+    edit_json(&path, |json| json["model_type"] = "paligemma".into())?;
     let error = Config::read(folder.path()).expect_err("another architecture");
     assert!(
-        matches!(&error, CheckpointError::WrongArchitecture { found, .. } if found == "gemma3"),
+        matches!(&error, CheckpointError::WrongArchitecture { found, .. } if found == "paligemma"),
         "{error}"
     );
     let error = Installed::check(folder.path(), Some("mine")).expect_err("not ours").to_string();
-    assert!(error.contains("gemma3") && error.contains("shieldgemma2"), "{error}");
+    assert!(error.contains("paligemma") && error.contains("shieldgemma2"), "{error}");
     std::fs::write(&path, "{\"model_type\": \"shieldgemma2\"")?;
     assert!(matches!(Config::read(folder.path()), Err(CheckpointError::Json { .. })));
     Ok(())

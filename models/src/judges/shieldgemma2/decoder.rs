@@ -12,10 +12,10 @@ use ort::memory::Allocator;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor};
 
-use super::positions::{Span, Tables};
 use crate::checkpoint::config::{LayerKind, TextConfig};
 use crate::graph::decoder as graph;
 use crate::graph::decoder::Part;
+use crate::judges::positions::{Span, Tables};
 use crate::runtime::{failure, stoppable};
 use crate::{Failure, Stop};
 

@@ -23,7 +23,6 @@ use crate::{Answer, Asked, Failure, Judge, JudgeCard, Picture, PolicyText, Quest
 
 mod decoder;
 mod pixels;
-mod positions;
 
 use decoder::{Decoder, Logits, Start};
 

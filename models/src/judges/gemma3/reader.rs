@@ -1,0 +1,169 @@
+//! A Gemma 3 checkpoint as a reader of texts: tokenizer, graph and session, and the hidden states they give.
+//!
+//! What heads are fitted on and what they judge by comes from here, so that the two can't differ.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::decoder::{Decoder, Pooling, Reading, Row};
+use super::packing::packs;
+use crate::checkpoint::config::gemma::GemmaConfig;
+use crate::checkpoint::config::{self, TextConfig};
+use crate::checkpoint::safetensors::Weights;
+use crate::graph::GraphError;
+use crate::graph::text::{self as graph, Reads, Tap};
+use crate::installed::FileRecord;
+use crate::installed::ModelError;
+use crate::prompt::tokenizer::TextTokenizer;
+use crate::prompt::{PromptError, TOKENIZER};
+use crate::runtime::{Runtime, RuntimeError};
+use crate::{Digest, Failure, Stop};
+
+/// Everything in a checkpoint's folder that turns texts into hidden states, the numbers themselves aside.
+pub(super) struct Checkpoint {
+    pub(super) config: GemmaConfig,
+    pub(super) tokenizer: TextTokenizer,
+    weights: Weights,
+}
+
+impl Checkpoint {
+    pub(super) fn read(folder: &Path) -> Result<Self, ModelError> {
+        let config = GemmaConfig::read(folder)?;
+        let weights = Weights::read(folder)?;
+        let tokenizer = TextTokenizer::read(folder)?;
+        let largest = tokenizer.largest();
+        if largest as usize >= config.text.vocabulary {
+            let reason = format!("it gives token {largest}; `vocab_size` is {}", config.text.vocabulary);
+            return Err(ModelError::broken(&folder.join(TOKENIZER), reason));
+        }
+        Ok(Self { config, tokenizer, weights })
+    }
+
+    /// What hidden states depend on, relative to the folder; heads are bound to it.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let own = [config::FILE, TOKENIZER].map(PathBuf::from);
+        own.into_iter().chain(self.weights.files().iter().cloned()).collect()
+    }
+
+    /// Building it asks for every tensor by name and shape.
+    pub(super) fn graph(&self, folder: &Path, reads: &Reads) -> Result<Vec<u8>, ModelError> {
+        graph::build(&self.config.text, reads, &self.weights).map_err(|error| match error {
+            GraphError::Checkpoint(error) => ModelError::Checkpoint(error),
+            GraphError::Node { .. } => ModelError::broken(&folder.join(config::FILE), error.to_string()),
+        })
+    }
+}
+
+/// Names the model that heads belong to: the configuration, the tokenizer and the weights.
+pub fn model_digest(folder: &Path) -> Result<Digest, ModelError> {
+    let files = Checkpoint::read(folder)?.files();
+    let files = files.into_iter().map(|file| FileRecord::of(folder, file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(digest_of(&files))
+}
+
+pub(super) fn digest_of(files: &[FileRecord]) -> Digest {
+    let mut covered = "shieldgate text model v1".to_owned();
+    for file in files {
+        covered.push_str(&format!("\0{}\0{}", file.path.display(), file.sha256.hex()));
+    }
+    Digest::of(covered.as_bytes())
+}
+
+/// Reads texts; see [`Reader::features`].
+pub struct Reader {
+    pub(super) tokenizer: TextTokenizer,
+    pub(super) decoder: Decoder,
+    pub(super) text: TextConfig,
+    pub(super) taps: Vec<Tap>,
+    pub(super) pools: Vec<Pooling>,
+}
+
+impl Reader {
+    /// A reader for hidden states alone; the graph ends with the last layer of `taps`.
+    pub fn open(
+        runtime: &Arc<Runtime>,
+        folder: &Path,
+        taps: Vec<Tap>,
+        pools: Vec<Pooling>,
+    ) -> Result<Self, ModelError> {
+        Self::over(runtime, folder, Checkpoint::read(folder)?, Reads { taps, answers: vec![] }, pools)
+    }
+
+    pub(super) fn over(
+        runtime: &Arc<Runtime>,
+        folder: &Path,
+        checkpoint: Checkpoint,
+        reads: Reads,
+        pools: Vec<Pooling>,
+    ) -> Result<Self, ModelError> {
+        let graph = checkpoint.graph(folder, &reads)?;
+        let session = runtime.session_from_graph(&graph, checkpoint.weights.folder())?;
+        let text = checkpoint.config.text;
+        let taps = reads.taps.clone();
+        let decoder = Decoder::new(session, text.clone(), reads, pools.clone())
+            .map_err(|source| RuntimeError::Session { what: "the decoder".to_owned(), source })?;
+        Ok(Self { tokenizer: checkpoint.tokenizer, decoder, text, taps, pools })
+    }
+
+    /// For tests, which compare: so many tokens of a text a pass.
+    pub fn with_piece(mut self, tokens: usize) -> Self {
+        self.decoder = self.decoder.with_piece(tokens);
+        self
+    }
+
+    /// A text as it is read when nothing is asked about it, `<bos>` first.
+    pub fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        let content = self.tokenizer.content(text).map_err(failed)?;
+        Ok([self.tokenizer.start(), &content].concat())
+    }
+
+    /// For each text its hidden states, tap after tap, in each pool after pool, in each [hidden], pooled over
+    /// all its tokens but `<bos>` (which stands in for an empty text). A text's numbers depend on the others'
+    /// lengths by rounding alone.
+    pub fn features(&self, texts: &[&str], stop: &Stop) -> Vec<Result<Vec<f32>, Failure>> {
+        let ids: Vec<Result<Vec<u32>, Failure>> = texts.iter().map(|text| self.ids(text)).collect();
+        let readings = self.read_all(&ids, stop);
+        readings.into_iter().map(|reading| reading.map(|reading| reading.pooled)).collect()
+    }
+
+    pub(super) fn read_all(
+        &self,
+        ids: &[Result<Vec<u32>, Failure>],
+        stop: &Stop,
+    ) -> Vec<Result<Reading, Failure>> {
+        let started = self.tokenizer.start().len();
+        let rows: Vec<(usize, Row<'_>)> = ids
+            .iter()
+            .enumerate()
+            .filter_map(|(at, ids)| {
+                let ids = ids.as_ref().ok()?;
+                let content = started.min(ids.len().saturating_sub(1))..ids.len();
+                Some((at, Row { ids, content }))
+            })
+            .collect();
+        let missing = || Err(Failure::Runtime("the text was not read".to_owned()));
+        let mut readings: Vec<_> = ids
+            .iter()
+            .map(|ids| ids.as_ref().map_or_else(|error| Err(error.clone()), |_| missing()))
+            .collect();
+        let lengths: Vec<usize> = rows.iter().map(|(_, row)| row.ids.len()).collect();
+        for pack in packs(&lengths, 0) {
+            let (places, pack): (Vec<usize>, Vec<Row<'_>>) =
+                pack.iter().filter_map(|row| rows.get(*row)).map(|(at, row)| (*at, row.clone())).unzip();
+            let found = match self.decoder.read(&pack, &self.decoder.nothing(), stop) {
+                Ok(found) => found.into_iter().map(Ok).collect(),
+                Err(failure) => vec![Err(failure); places.len()],
+            };
+            for (at, found) in places.into_iter().zip(found) {
+                if let Some(reading) = readings.get_mut(at) {
+                    *reading = found;
+                }
+            }
+        }
+        readings
+    }
+}
+
+pub(super) fn failed(error: PromptError) -> Failure {
+    Failure::Runtime(error.to_string())
+}
