@@ -68,6 +68,20 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// What kind of content a judge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Modality {
+    Image,
+    Text,
+}
+
+/// What is judged. A long text comes in windows, an animation in frames: each is a content by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    Picture(&'a Picture),
+    Text(&'a str),
+}
+
 /// Who answers: everything a verdict says about a judge.
 #[derive(Debug, Clone)]
 pub struct JudgeCard {
@@ -75,6 +89,7 @@ pub struct JudgeCard {
     pub name: String,
     /// `shieldgemma2`, `classifier`.
     pub kind: &'static str,
+    pub modality: Modality,
     /// Covers weights, graph builder, quantisation and preprocessing; part of the judgement key.
     pub digest: Digest,
     /// A demo judge is for showing, not for judging: it says so wherever it answers.
@@ -132,6 +147,9 @@ pub enum Failure {
     /// The runtime reported an error.
     #[error("the judge failed: {0}")]
     Runtime(String),
+    /// A mistake of ours: it was shown a content that it does not judge.
+    #[error("the judge judges {judges} and nothing else")]
+    WrongContent { judges: &'static str },
     /// It was told to stop, because its time was up.
     #[error("the judge did not answer in time")]
     TimedOut,
@@ -141,7 +159,7 @@ impl Failure {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotAProbability(_) => "judge_not_a_probability",
-            Self::Runtime(_) => "judge_failed",
+            Self::Runtime(_) | Self::WrongContent { .. } => "judge_failed",
             Self::TimedOut => "judge_timed_out",
         }
     }
@@ -165,29 +183,58 @@ pub(crate) fn calibrated(yes: f64, no: f64, temperature: f32, alpha: f32) -> Ans
     Probability::try_from(p as f32).map_err(|error| Failure::NotAProbability(error.to_string()))
 }
 
-/// One picture of a batch, and what is asked about it.
+/// One content of a batch, and what is asked about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    pub picture: &'a Picture,
+    pub content: Content<'a>,
     pub questions: &'a [Question],
+}
+
+/// The pictures of a batch; where one is none, that failure for every question of all of them: a batch is of
+/// one kind, or somebody made a mistake.
+pub(crate) fn pictures<'a>(batch: &[Asked<'a>]) -> Result<Vec<&'a Picture>, Vec<Vec<Answer>>> {
+    all(batch, "pictures", |content| match content {
+        Content::Picture(picture) => Some(picture),
+        Content::Text(_) => None,
+    })
+}
+
+/// [`pictures`] for texts.
+pub(crate) fn texts<'a>(batch: &[Asked<'a>]) -> Result<Vec<&'a str>, Vec<Vec<Answer>>> {
+    all(batch, "texts", |content| match content {
+        Content::Text(text) => Some(text),
+        Content::Picture(_) => None,
+    })
+}
+
+fn all<'a, T>(
+    batch: &[Asked<'a>],
+    judges: &'static str,
+    of_kind: fn(Content<'a>) -> Option<T>,
+) -> Result<Vec<T>, Vec<Vec<Answer>>> {
+    let contents: Option<Vec<T>> = batch.iter().map(|asked| of_kind(asked.content)).collect();
+    contents.ok_or_else(|| {
+        let failed = |asked: &Asked<'_>| vec![Err(Failure::WrongContent { judges }); asked.questions.len()];
+        batch.iter().map(failed).collect()
+    })
 }
 
 pub trait Judge: Send + Sync {
     fn card(&self) -> &JudgeCard;
 
-    /// What this judge will be asked for `policy`; called once per policy version, not per picture.
+    /// What this judge will be asked for `policy`; called once per policy version, not per content.
     fn question(&self, policy: &PolicyText<'_>) -> Result<Question, QuestionError>;
 
-    /// For each picture one answer per question, in their order. A picture's answers do not depend on the
+    /// For each content one answer per question, in their order. A content's answers do not depend on the
     /// others in its batch. Blocks for as long as the model runs; call it off the async threads. Returns
     /// early, with failures, once `stop` is raised.
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>>;
 
-    /// How many pictures one batch may have; more only cost memory.
+    /// How many contents one batch may have; more only cost memory.
     fn batch_max(&self) -> usize;
 
-    fn judge(&self, picture: &Picture, questions: &[Question], stop: &Stop) -> Vec<Answer> {
-        self.judge_batch(&[Asked { picture, questions }], stop).pop().unwrap_or_default()
+    fn judge(&self, content: Content<'_>, questions: &[Question], stop: &Stop) -> Vec<Answer> {
+        self.judge_batch(&[Asked { content, questions }], stop).pop().unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Judges and everything they are made of: checkpoints, ONNX graphs, prompts, ONNX Runtime sessions.
 //!
-//! A judge gives a probability that one picture breaks one policy ([`Judge`]). This crate knows
+//! A judge gives a probability that one content breaks one policy ([`Judge`]). This crate knows
 //! neither HTTP nor the database.
 //!
 //! To add a kind of judge: one file under `judges/` that implements [`Judge`] and says how a folder
@@ -18,7 +18,8 @@ pub mod resample;
 pub mod runtime;
 
 pub use judge::{
-    Answer, Asked, Digest, Failure, Judge, JudgeCard, PolicyText, Question, QuestionError, Stop,
+    Answer, Asked, Content, Digest, Failure, Judge, JudgeCard, Modality, PolicyText, Question, QuestionError,
+    Stop,
 };
 pub use picture::Picture;
 pub use probability::Probability;

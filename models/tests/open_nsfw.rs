@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use shieldgate_models::installed::Installed;
 use shieldgate_models::resample::resize;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
-use shieldgate_models::{Answer, Asked, Failure, Judge, Picture, PolicyText, Stop, judges};
+use shieldgate_models::{Answer, Asked, Content, Failure, Judge, Picture, PolicyText, Stop, judges};
 
 /// The tolerance the judge promises: preprocessing is exact, the runtime's kernels may differ by thread count.
 const TOLERANCE: f32 = 1e-3;
@@ -51,7 +51,7 @@ fn picture(name: &str) -> Result<Picture> {
 }
 
 fn open(folder: &Path) -> Result<Box<dyn Judge>> {
-    Ok(judges::open(&runtime(), &Installed::check(folder, None)?, "test")?)
+    Ok(judges::open(&runtime(), &Installed::check(folder, None)?, |_| "test")?)
 }
 
 /// The shipped model under another manifest.
@@ -70,7 +70,10 @@ const SEXUAL: PolicyText<'_> = PolicyText { id: "sexual", text: "", temperature:
 
 fn ask(judge: &dyn Judge, picture: &Picture) -> Result<Answer> {
     let question = judge.question(&SEXUAL)?;
-    judge.judge(picture, &[question], &Stop::default()).pop().context("one answer a question")
+    judge
+        .judge(Content::Picture(picture), &[question], &Stop::default())
+        .pop()
+        .context("one answer a question")
 }
 
 #[test]
@@ -112,8 +115,10 @@ fn a_batch_scores_as_each_alone() -> Result<()> {
     // More than a batch holds, so that it is cut; the picture at each place differs from round to round.
     for turn in 0..3 {
         let order: Vec<usize> = (0..19).map(|at| (at * 5 + turn) % pictures.len()).collect();
-        let batch: Vec<Asked<'_>> =
-            order.iter().map(|at| Asked { picture: &pictures[*at], questions: &question }).collect();
+        let batch: Vec<Asked<'_>> = order
+            .iter()
+            .map(|at| Asked { content: Content::Picture(&pictures[*at]), questions: &question })
+            .collect();
         let answers = judge.judge_batch(&batch, &Stop::default());
         assert_eq!(answers.len(), order.len());
         let mut worst = 0.0_f32;
@@ -150,7 +155,7 @@ fn a_raised_stop_ends_the_run() -> Result<()> {
     let stop = Stop::default();
     stop.raise();
     let question = judge.question(&SEXUAL)?;
-    let answers = judge.judge(&picture("cat")?, &[question], &stop);
+    let answers = judge.judge(Content::Picture(&picture("cat")?), &[question], &stop);
     assert_eq!(answers, [Err(Failure::TimedOut)]);
     Ok(())
 }
@@ -197,6 +202,6 @@ fn an_added_model_is_found_again_and_a_changed_one_refused() -> Result<()> {
     std::fs::write(&weights, bytes)?;
     let error = found.check_unchanged(&[]).expect_err("one bit differs");
     assert!(error.to_string().contains("models add"), "{error}");
-    assert!(judges::open(&runtime(), &found, "test").is_err());
+    assert!(judges::open(&runtime(), &found, |_| "test").is_err());
     Ok(())
 }

@@ -12,12 +12,12 @@ use ort::value::TensorRef;
 use serde::Deserialize;
 
 use crate::installed::{Checked, FileRecord, ModelError};
-use crate::judge::calibrated;
+use crate::judge::{calibrated, pictures};
 use crate::judges::Kind;
 use crate::resample::resize;
 use crate::runtime::{Runtime, failure, stoppable};
 use crate::{
-    Answer, Asked, Digest, Failure, Judge, JudgeCard, Picture, PolicyText, Probability, Question,
+    Answer, Asked, Digest, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Probability, Question,
     QuestionError, Stop,
 };
 
@@ -31,6 +31,7 @@ const SIDE_MAX: u32 = 4096;
 
 pub const KIND: Kind = Kind {
     name: "classifier",
+    modality: Modality::Image,
     looks_like: "`judge.yaml` beside an ONNX file (an image classifier)",
     recognises: |folder| folder.join(MANIFEST).is_file(),
     check,
@@ -367,9 +368,12 @@ impl Judge for Classifier {
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
         let failed = |asked: &Asked<'_>, error: &Failure| vec![Err(error.clone()); asked.questions.len()];
         let mut answers = Vec::with_capacity(batch.len());
-        for batch in batch.chunks(self.batch_max) {
-            let pictures: Vec<&Picture> = batch.iter().map(|asked| asked.picture).collect();
-            match self.scores(&pictures, stop) {
+        let shown = match pictures(batch) {
+            Ok(shown) => shown,
+            Err(failed) => return failed,
+        };
+        for (batch, shown) in batch.chunks(self.batch_max).zip(shown.chunks(self.batch_max)) {
+            match self.scores(shown, stop) {
                 Err(error) => answers.extend(batch.iter().map(|asked| failed(asked, &error))),
                 Ok(scores) => answers.extend(batch.iter().zip(&scores).map(|(asked, scores)| {
                     // A NaN anywhere means the run went wrong, whichever label it stands at.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::installed::{Checked, Installed, ModelError};
 use crate::runtime::Runtime;
-use crate::{Digest, Judge, JudgeCard};
+use crate::{Digest, Judge, JudgeCard, Modality};
 
 pub mod classifier;
 pub mod gemma3;
@@ -15,6 +15,7 @@ pub mod shieldgemma2;
 /// One kind of judge; a new kind is one file beside this one and one line in [`KINDS`].
 pub struct Kind {
     pub name: &'static str,
+    pub modality: Modality,
     /// What a folder of this kind holds, for the error that names the kinds.
     pub looks_like: &'static str,
     pub recognises: fn(&Path) -> bool,
@@ -32,28 +33,29 @@ type Open = fn(&Arc<Runtime>, &Path, JudgeCard) -> Result<Box<dyn Judge>, ModelE
 
 pub const KINDS: &[Kind] = &[classifier::KIND, gemma3::KIND, shieldgemma2::KIND];
 
-/// Opens an installed model. `pipeline` names the media pipeline's version.
+/// Opens an installed model. `pipeline` names the version of what prepares contents of a kind for judges.
 pub fn open(
     runtime: &Arc<Runtime>,
     installed: &Installed,
-    pipeline: &str,
+    pipeline: fn(Modality) -> &'static str,
 ) -> Result<Box<dyn Judge>, ModelError> {
     let kind = kind_of(installed)?;
     installed.check_unchanged(kind.optional)?;
     let card = JudgeCard {
         name: installed.name.clone(),
         kind: kind.name,
+        modality: kind.modality,
         digest: digest(installed, pipeline)?,
         demo: installed.demo,
     };
     (kind.open)(runtime, &installed.folder, card)
 }
 
-/// The digest that verdicts name, over the model's files, this build's way with them and the media
-/// pipeline before it: made anew by every build, so that neither a mended graph nor a mended decoder
-/// serves old answers.
-pub fn digest(installed: &Installed, pipeline: &str) -> Result<Digest, ModelError> {
+/// The digest that verdicts name, over the model's files, this build's way with them and the pipeline before
+/// it: made anew by every build, so that neither a mended graph nor a mended decoder serves old answers.
+pub fn digest(installed: &Installed, pipeline: fn(Modality) -> &'static str) -> Result<Digest, ModelError> {
     let kind = kind_of(installed)?;
+    let pipeline = pipeline(kind.modality);
     let mut covered = format!("shieldgate judge v1\0{}\0{}\0{pipeline}", kind.name, (kind.method)());
     for file in &installed.files {
         covered.push_str(&format!("\0{}\0{}", file.path.display(), file.sha256.hex()));

@@ -1,11 +1,11 @@
 //! Token ids, hidden states, prompts and probabilities are the reference's, alone and together, whole and in pieces.
 
 use anyhow::{Context, Result};
-use shieldgate_models::{Failure, Stop};
+use shieldgate_models::{Asked, Content, Failure, Judge, Picture, Stop};
 
 use crate::golden::{
-    BETWEEN, BETWEEN_STATES, CHECKPOINTS, States, TOLERANCE, checkpoint, golden, judge, largest_difference,
-    probability, question, questions, reader,
+    BETWEEN, BETWEEN_STATES, CHECKPOINTS, States, TOLERANCE, ask, checkpoint, golden, judge,
+    largest_difference, probability, question, questions, reader,
 };
 
 #[test]
@@ -110,8 +110,8 @@ fn probabilities_agree_alone_together_and_in_pieces() -> Result<()> {
         let (whole, golden) = (judge(&checkpoint(name))?, golden(name)?);
         let pieces = judge(&checkpoint(name))?.with_piece(33);
         let questions = questions(&whole, &golden)?;
-        let together = whole.answers(&golden.texts(), &questions, &Stop::default());
-        let in_pieces = pieces.answers(&golden.texts(), &questions, &Stop::default());
+        let together = ask(&whole, &golden.texts(), &questions, &Stop::default());
+        let in_pieces = ask(&pieces, &golden.texts(), &questions, &Stop::default());
         let (mut worst, mut worst_between) = (0.0f32, 0.0f32);
         for ((text, together), in_pieces) in golden.texts.iter().zip(together).zip(in_pieces) {
             assert_eq!(together.len(), 3);
@@ -119,7 +119,7 @@ fn probabilities_agree_alone_together_and_in_pieces() -> Result<()> {
             for ((question, expected), (together, in_pieces)) in expected.zip(together.iter().zip(&in_pieces))
             {
                 // Alone it takes the same order of text and policy, so it is the same answer.
-                let alone = whole.answers(&[&text.text], std::slice::from_ref(question), &Stop::default());
+                let alone = ask(&whole, &[&text.text], std::slice::from_ref(question), &Stop::default());
                 let alone = probability(&alone[0][0])?;
                 worst = worst.max((alone - expected.probability).abs());
                 for other in [probability(together)?, probability(in_pieces)?] {
@@ -138,16 +138,28 @@ fn probabilities_agree_alone_together_and_in_pieces() -> Result<()> {
 }
 
 #[test]
+fn a_picture_among_the_texts_is_a_mistake_that_scores_nothing() -> Result<()> {
+    let (judge, golden) = (judge(&checkpoint("a"))?, golden("a")?);
+    let (questions, picture) = (questions(&judge, &golden)?, Picture::new(1, 1, vec![0; 3])?);
+    let batch = [Content::Text("Hello"), Content::Picture(&picture)]
+        .map(|content| Asked { content, questions: &questions });
+    for answers in judge.judge_batch(&batch, &Stop::default()) {
+        assert_eq!(answers, vec![Err(Failure::WrongContent { judges: "texts" }); questions.len()]);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_raised_stop_times_every_question_out() -> Result<()> {
     let (judge, golden) = (judge(&checkpoint("a"))?, golden("a")?);
     let questions = questions(&judge, &golden)?;
     let stop = Stop::default();
     stop.raise();
-    for answers in judge.answers(&golden.texts(), &questions, &stop) {
+    for answers in ask(&judge, &golden.texts(), &questions, &stop) {
         assert_eq!(answers, vec![Err(Failure::TimedOut); questions.len()]);
     }
     // It leaves the judge as it was.
-    let answers = judge.answers(&golden.texts(), &questions, &Stop::default());
+    let answers = ask(&judge, &golden.texts(), &questions, &Stop::default());
     assert!(answers.iter().flatten().all(Result::is_ok));
     Ok(())
 }
@@ -158,13 +170,13 @@ fn texts_that_are_too_long_fail_and_spoil_no_other_and_empty_ones_are_answered()
         let (judge, golden) = (judge(&checkpoint(name))?, golden(name)?);
         let questions = questions(&judge, &golden)?;
         let long = "?!".repeat(2000);
-        let answers = judge.answers(&["Hello", &long, ""], &questions, &Stop::default());
+        let answers = ask(&judge, &["Hello", &long, ""], &questions, &Stop::default());
         let refused = |answer| matches!(answer, &Err(Failure::Runtime(ref why)) if why.contains("2048"));
         assert!(answers[1].iter().all(refused), "{answers:?}");
         assert!(answers[0].iter().chain(&answers[2]).all(Result::is_ok), "{answers:?}");
-        assert_eq!(judge.answers(&[""], &questions, &Stop::default())[0], answers[2]);
-        assert_eq!(judge.answers(&[], &questions, &Stop::default()).len(), 0);
-        assert_eq!(judge.answers(&["Hello"], &[], &Stop::default()), [vec![]]);
+        assert_eq!(ask(&judge, &[""], &questions, &Stop::default())[0], answers[2]);
+        assert_eq!(ask(&judge, &[], &questions, &Stop::default()).len(), 0);
+        assert_eq!(ask(&judge, &["Hello"], &[], &Stop::default()), [vec![]]);
     }
     Ok(())
 }

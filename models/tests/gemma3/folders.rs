@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use shieldgate_models::installed::Installed;
 use shieldgate_models::{Failure, Judge, PolicyText, Stop, judges};
 
-use crate::golden::{CHECKPOINTS, checkpoint, golden, judge, questions, runtime};
+use crate::golden::{CHECKPOINTS, ask, checkpoint, golden, judge, questions, runtime};
 
 /// A copy of a checkpoint, to be changed.
 pub(crate) fn copy(name: &str) -> Result<tempfile::TempDir> {
@@ -32,13 +32,13 @@ fn every_layout_is_known_and_every_file_recorded() -> Result<()> {
         let installed = Installed::check(folder.path(), Some("mine"))?;
         assert_eq!(installed.kind, "gemma3");
         assert_eq!(installed.files.len(), std::fs::read_dir(folder.path())?.count(), "{:?}", installed.files);
-        assert!(judges::open(&runtime(), &installed, "test").is_ok());
-        let before = judges::digest(&installed, "test")?;
+        assert!(judges::open(&runtime(), &installed, |_| "test").is_ok());
+        let before = judges::digest(&installed, |_| "test")?;
         std::fs::write(
             folder.path().join("chat_template.jinja"),
             "{{ bos_token }}{{ messages[0]['content'] }}\n",
         )?;
-        assert_ne!(judges::digest(&Installed::check(folder.path(), Some("mine"))?, "test")?, before);
+        assert_ne!(judges::digest(&Installed::check(folder.path(), Some("mine"))?, |_| "test")?, before);
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn nan_is_a_failure_and_never_a_score() -> Result<()> {
     std::fs::write(&path, bytes)?;
     let judge = judge(folder.path())?;
     let golden = golden("a")?;
-    for answer in judge.answers(&golden.texts(), &questions(&judge, &golden)?, &Stop::default()).concat() {
+    for answer in ask(&judge, &golden.texts(), &questions(&judge, &golden)?, &Stop::default()).concat() {
         assert!(matches!(answer, Err(Failure::NotAProbability(_))), "{answer:?}");
     }
     Ok(())

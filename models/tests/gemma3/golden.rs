@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use shieldgate_models::graph::text::Tap;
 use shieldgate_models::judges::gemma3::{Gemma3, Pooling, Reader};
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
-use shieldgate_models::{Answer, Digest, Judge, JudgeCard, PolicyText, Question};
+use shieldgate_models::{Answer, Content, Digest, Judge, JudgeCard, Modality, PolicyText, Question, Stop};
 
 /// What the judge promises against transformers in fp32.
 pub(crate) const TOLERANCE: f32 = 1e-5;
@@ -104,8 +104,13 @@ pub(crate) fn reader(name: &str) -> Result<Reader> {
 }
 
 pub(crate) fn judge(folder: &Path) -> Result<Gemma3> {
-    let card =
-        JudgeCard { name: "tiny".to_owned(), kind: "gemma3", digest: Digest::of(b"test"), demo: false };
+    let card = JudgeCard {
+        name: "tiny".to_owned(),
+        kind: "gemma3",
+        modality: Modality::Text,
+        digest: Digest::of(b"test"),
+        demo: false,
+    };
     Ok(Gemma3::open(&runtime(), folder, card)?)
 }
 
@@ -115,6 +120,17 @@ pub(crate) fn question(judge: &dyn Judge, id: &str, text: &str) -> Result<Questi
 
 pub(crate) fn questions(judge: &dyn Judge, golden: &Golden) -> Result<Vec<Question>> {
     golden.policies.iter().map(|(id, text)| question(judge, id, text)).collect()
+}
+
+/// Every text under every question, in one batch.
+pub(crate) fn ask(
+    judge: &dyn Judge,
+    texts: &[&str],
+    questions: &[Question],
+    stop: &Stop,
+) -> Vec<Vec<Answer>> {
+    let batch = texts.iter().map(|text| shieldgate_models::Asked { content: Content::Text(text), questions });
+    judge.judge_batch(&batch.collect::<Vec<_>>(), stop)
 }
 
 pub(crate) fn probability(answer: &Answer) -> Result<f32> {

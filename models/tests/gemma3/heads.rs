@@ -11,7 +11,7 @@ use shieldgate_models::judges::gemma3::{Pooling, model_digest};
 use shieldgate_models::{Failure, Judge, PolicyText, Stop};
 
 use crate::folders::{copy, edit_json};
-use crate::golden::{States, TOLERANCE, golden, judge, probability, question};
+use crate::golden::{States, TOLERANCE, ask, golden, judge, probability, question};
 
 /// Weights that make answers neither 0 nor 1.
 fn head(folder: &Path, taps: &[Tap], pooling: Pooling, hidden: usize) -> Result<Head> {
@@ -51,7 +51,7 @@ fn heads_answer_by_the_references_hidden_states_beside_prompts() -> Result<()> {
     let short = &golden.policies["short"];
     let questions =
         [question(&judge, "spam", "")?, question(&judge, "short", short)?, question(&judge, "insult", "")?];
-    let answers = judge.answers(&golden.texts(), &questions, &Stop::default());
+    let answers = ask(&judge, &golden.texts(), &questions, &Stop::default());
     let mut worst = 0.0f32;
     for (text, answers) in golden.texts.iter().zip(answers) {
         let (mean, last) = (states.get(&text.name, "mean")?, states.get(&text.name, "last")?);
@@ -90,7 +90,7 @@ fn a_base_model_needs_no_template_and_stops_where_nothing_more_is_read() -> Resu
     assert!(Installed::check(path, Some("base")).is_ok());
     let of = |judge| -> Result<f32> {
         let question = question(judge, "insult", "")?;
-        probability(&whole.answers(&["You are all liars."], &[question], &Stop::default())[0][0])
+        probability(&ask(&whole, &["You are all liars."], &[question], &Stop::default())[0][0])
     };
     assert_eq!(of(&base)?, of(&whole)?);
     let error = base.question(&PolicyText { id: "spam", text: "No spam.", temperature: 1.0, alpha: 0.0 });
@@ -134,7 +134,7 @@ fn questions_name_the_head_and_another_head_answers_none_of_them() -> Result<()>
         edit_json(&folder.path().join(heads::FILE), |json| edit(&mut json["heads"]["insult"]))?;
         let new = judge(folder.path())?;
         assert_ne!(question(&new, "insult", "")?.hash, asked.hash);
-        let answers = new.answers(&["Hello"], std::slice::from_ref(&asked), &Stop::default());
+        let answers = ask(&new, &["Hello"], std::slice::from_ref(&asked), &Stop::default());
         assert!(
             matches!(&answers[0][0], Err(Failure::Runtime(why)) if why.contains("insult")),
             "{answers:?}"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
-use shieldgate_models::{Asked, Failure, Judge, Picture, PolicyText, Stop, resample};
+use shieldgate_models::{Asked, Content, Failure, Judge, Picture, PolicyText, Stop, resample};
 
 use crate::golden::{
     CHECKPOINTS, TOLERANCE, WITH_ARRAYS, folder, golden, open, picture, probability, question, questions,
@@ -113,13 +113,14 @@ fn probabilities_agree_alone_together_and_in_any_order() -> Result<()> {
             let mut alone = BTreeMap::new();
             for (id, expected) in &run.alone {
                 let question = question(&judge, id, &golden.policies[id])?;
-                let p = probability(&judge.judge(&picture, &[question], &Stop::default())[0])?;
+                let p =
+                    probability(&judge.judge(Content::Picture(&picture), &[question], &Stop::default())[0])?;
                 worst_alone = worst_alone.max((p - expected.probability).abs());
                 alone.insert(id, p);
             }
             for together in &run.together {
                 let questions = questions(&judge, &golden, &together.order)?;
-                let answers = judge.judge(&picture, &questions, &Stop::default());
+                let answers = judge.judge(Content::Picture(&picture), &questions, &Stop::default());
                 assert_eq!(answers.len(), together.order.len());
                 for ((id, expected), answer) in
                     together.order.iter().zip(&together.probabilities).zip(&answers)
@@ -152,14 +153,16 @@ fn a_batch_of_pictures_scores_as_each_alone() -> Result<()> {
         let sets = [&ids[..3], &ids[..3], &ids[..1], &ids[1..], &ids[..3]];
         let sets: Vec<_> =
             sets.iter().map(|ids| questions(&judge, &golden, ids)).collect::<Result<Vec<_>>>()?;
-        let asked =
-            |at: usize| Asked { picture: &pictures[at % pictures.len()], questions: &sets[at % sets.len()] };
+        let asked = |at: usize| Asked {
+            content: Content::Picture(&pictures[at % pictures.len()]),
+            questions: &sets[at % sets.len()],
+        };
         let batch: Vec<Asked<'_>> = (0..11).map(asked).collect();
         let answers = judge.judge_batch(&batch, &Stop::default());
         assert_eq!(answers.len(), batch.len());
         let mut worst = 0.0_f32;
         for (asked, answers) in batch.iter().zip(&answers) {
-            let alone = judge.judge(asked.picture, asked.questions, &Stop::default());
+            let alone = judge.judge(asked.content, asked.questions, &Stop::default());
             assert_eq!(answers.len(), alone.len());
             for (together, alone) in answers.iter().zip(&alone) {
                 worst = worst.max((probability(together)? - probability(alone)?).abs());
@@ -177,8 +180,11 @@ fn many_policies_go_in_batches() -> Result<()> {
     let (judge, golden) = (open("a")?, golden("a")?);
     let run = golden.runs.first().context("a picture")?;
     let order: Vec<String> = golden.policies.keys().cycle().take(19).cloned().collect();
-    let answers =
-        judge.judge(&picture(&run.picture)?, &questions(&judge, &golden, &order)?, &Stop::default());
+    let answers = judge.judge(
+        Content::Picture(&picture(&run.picture)?),
+        &questions(&judge, &golden, &order)?,
+        &Stop::default(),
+    );
     assert_eq!(answers.len(), 19);
     for (id, answer) in order.iter().zip(&answers) {
         let p = probability(answer)?;
@@ -186,8 +192,11 @@ fn many_policies_go_in_batches() -> Result<()> {
     }
     // Nothing but repetitions of one policy: all but its last token is shared.
     let twice = vec![order[0].clone(); 2];
-    for answer in judge.judge(&picture(&run.picture)?, &questions(&judge, &golden, &twice)?, &Stop::default())
-    {
+    for answer in judge.judge(
+        Content::Picture(&picture(&run.picture)?),
+        &questions(&judge, &golden, &twice)?,
+        &Stop::default(),
+    ) {
         assert!((probability(&answer)? - run.alone[&order[0]].probability).abs() <= TOLERANCE);
     }
     Ok(())
@@ -199,7 +208,8 @@ fn temperature_and_smoothing_follow_the_formula() -> Result<()> {
     let run = golden.runs.first().context("a picture")?;
     let (temperature, alpha) = (2.5, 0.125);
     let policy = PolicyText { id: "short", text: &golden.policies["short"], temperature, alpha };
-    let answers = judge.judge(&picture(&run.picture)?, &[judge.question(&policy)?], &Stop::default());
+    let answers =
+        judge.judge(Content::Picture(&picture(&run.picture)?), &[judge.question(&policy)?], &Stop::default());
     let [yes, no] = run.alone["short"].logits.map(|logit| (logit / f64::from(temperature)).exp());
     let a = f64::from(alpha);
     let expected = (yes + a) / (yes + no + 2.0 * a);
@@ -215,9 +225,12 @@ fn a_raised_stop_times_every_question_out() -> Result<()> {
     let picture = picture("photo_150x96")?;
     let stop = Stop::default();
     stop.raise();
-    assert_eq!(judge.judge(&picture, &questions, &stop), vec![Err(Failure::TimedOut); order.len()]);
+    assert_eq!(
+        judge.judge(Content::Picture(&picture), &questions, &stop),
+        vec![Err(Failure::TimedOut); order.len()]
+    );
     // It leaves the judge as it was.
-    assert!(judge.judge(&picture, &questions, &Stop::default()).iter().all(Result::is_ok));
+    assert!(judge.judge(Content::Picture(&picture), &questions, &Stop::default()).iter().all(Result::is_ok));
     Ok(())
 }
 

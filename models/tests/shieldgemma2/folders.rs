@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use safetensors::SafeTensors;
 use shieldgate_models::checkpoint::CheckpointError;
 use shieldgate_models::installed::{Installed, ModelError};
-use shieldgate_models::{Failure, Stop, judges};
+use shieldgate_models::{Content, Failure, Stop, judges};
 
 use crate::golden::{CHECKPOINTS, TOLERANCE, folder, golden, picture, probability, question, runtime};
 
@@ -299,11 +299,13 @@ fn a_checkpoint_is_read_where_a_hub_cache_has_it() -> Result<()> {
             let root = tempfile::tempdir()?;
             let snapshot = linked(name, root.path(), place)?;
             let installed = Installed::check(&snapshot, Some("cached"))?;
-            let judge = judges::open(&runtime(), &installed, "test")?;
+            let judge = judges::open(&runtime(), &installed, |_| "test")?;
             let golden = golden(name)?;
             let run = golden.runs.first().context("a picture")?;
             let question = question(&*judge, "short", &golden.policies["short"])?;
-            let p = probability(&judge.judge(&picture(&run.picture)?, &[question], &Stop::default())[0])?;
+            let p = probability(
+                &judge.judge(Content::Picture(&picture(&run.picture)?), &[question], &Stop::default())[0],
+            )?;
             assert!((p - run.alone["short"].probability).abs() <= TOLERANCE, "{name}: {p}");
         }
     }
@@ -331,7 +333,7 @@ fn the_record_covers_every_file() -> Result<()> {
             std::fs::write(&path, text)?;
         }
         let changed = Installed::check(changed.path(), Some("linked"))?;
-        assert_ne!(judges::digest(&changed, "test")?, judges::digest(&installed, "test")?, "{file}");
+        assert_ne!(judges::digest(&changed, |_| "test")?, judges::digest(&installed, |_| "test")?, "{file}");
     }
     Ok(())
 }
@@ -347,9 +349,9 @@ fn configuration_that_came_later_is_not_read_unsaid() -> Result<()> {
         serde_json::json!({"chat_template": String::from_utf8(text.clone())?}).to_string(),
     )?;
     let installed = Installed::check(folder.path(), Some("later"))?;
-    assert!(judges::open(&runtime(), &installed, "test").is_ok());
+    assert!(judges::open(&runtime(), &installed, |_| "test").is_ok());
     std::fs::write(&template, text)?;
-    let error = judges::open(&runtime(), &installed, "test").err().context("opened")?.to_string();
+    let error = judges::open(&runtime(), &installed, |_| "test").err().context("opened")?.to_string();
     assert!(error.contains("chat_template.jinja") && error.contains("was not there"), "{error}");
     Ok(())
 }
@@ -375,9 +377,9 @@ fn nan_is_a_failure_and_never_a_score() -> Result<()> {
     let at = 8 + length + norm.context("the last norm")?.1.data_offsets.0;
     bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes)?;
-    let judge = judges::open(&runtime(), &Installed::check(folder.path(), Some("nan"))?, "test")?;
+    let judge = judges::open(&runtime(), &Installed::check(folder.path(), Some("nan"))?, |_| "test")?;
     let questions = [question(&*judge, "one", "No cats.")?, question(&*judge, "other", "No dogs.")?];
-    let answers = judge.judge(&picture("one_pixel")?, &questions, &Stop::default());
+    let answers = judge.judge(Content::Picture(&picture("one_pixel")?), &questions, &Stop::default());
     assert_eq!(answers.len(), 2);
     for answer in answers {
         assert!(matches!(answer, Err(Failure::NotAProbability(_))), "{answer:?}");

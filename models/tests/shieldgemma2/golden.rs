@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use shieldgate_models::judges::shieldgemma2::ShieldGemma2;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
-use shieldgate_models::{Answer, Digest, Judge, JudgeCard, Picture, PolicyText, Question};
+use shieldgate_models::{Answer, Digest, Judge, JudgeCard, Modality, Picture, PolicyText, Question};
 
 /// What the judge promises against transformers in fp32.
 pub(crate) const TOLERANCE: f32 = 1e-5;
@@ -69,8 +69,13 @@ pub(crate) fn runtime() -> Arc<Runtime> {
 }
 
 pub(crate) fn open(name: &str) -> Result<ShieldGemma2> {
-    let card =
-        JudgeCard { name: name.to_owned(), kind: "shieldgemma2", digest: Digest::of(b"test"), demo: false };
+    let card = JudgeCard {
+        name: name.to_owned(),
+        kind: "shieldgemma2",
+        modality: Modality::Image,
+        digest: Digest::of(b"test"),
+        demo: false,
+    };
     Ok(ShieldGemma2::open(&runtime(), &folder().join(name).join("checkpoint"), card)?)
 }
 

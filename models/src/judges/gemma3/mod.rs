@@ -18,12 +18,12 @@ use crate::checkpoint::config::gemma::GemmaConfig;
 use crate::graph::text::{Reads, Tap};
 use crate::graph::{GRAPH_VERSION, text as graph};
 use crate::installed::{Checked, FileRecord, ModelError};
-use crate::judge::calibrated;
+use crate::judge::{calibrated, texts};
 use crate::judges::Kind;
 use crate::prompt::text::{Around, TextTemplate, fenced};
 use crate::prompt::{PromptError, TOKENIZER};
 use crate::runtime::Runtime;
-use crate::{Answer, Asked, Failure, Judge, JudgeCard, PolicyText, Question, QuestionError, Stop};
+use crate::{Answer, Asked, Failure, Judge, JudgeCard, Modality, PolicyText, Question, QuestionError, Stop};
 
 mod asking;
 mod decoder;
@@ -61,6 +61,7 @@ const OPTIONAL: &[&str] = &[
 
 pub const KIND: Kind = Kind {
     name: "gemma3",
+    modality: Modality::Text,
     looks_like: "a Gemma checkpoint that reads texts (`config.json` with `model_type: gemma3_text`, `gemma3` or \
                  `gemma2`, safetensors, tokenizer)",
     recognises: GemmaConfig::is_in,
@@ -162,15 +163,9 @@ impl Gemma3 {
         self
     }
 
-    /// For each text one answer per question.
-    pub fn answers(&self, texts: &[&str], questions: &[Question], stop: &Stop) -> Vec<Vec<Answer>> {
-        let batch: Vec<AskedText<'_>> = texts.iter().map(|text| (*text, questions)).collect();
-        self.answer_batch(&batch, stop)
-    }
-
     /// For each text one answer per question, in their order. They depend on the other texts by rounding
     /// alone.
-    pub fn answer_batch(&self, batch: &[AskedText<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
+    fn answer_batch(&self, batch: &[AskedText<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
         let mut ways = BTreeMap::new();
         for question in batch.iter().flat_map(|(_, questions)| *questions) {
             ways.entry(question.hash).or_insert_with(|| self.way(question));
@@ -318,8 +313,14 @@ impl Judge for Gemma3 {
         TEXTS_MAX
     }
 
-    fn judge_batch(&self, batch: &[Asked<'_>], _stop: &Stop) -> Vec<Vec<Answer>> {
-        let unread = || Err(Failure::Runtime("this judge reads texts".to_owned()));
-        batch.iter().map(|asked| asked.questions.iter().map(|_| unread()).collect()).collect()
+    fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
+        match texts(batch) {
+            Ok(texts) => {
+                let questions = batch.iter().map(|asked| asked.questions);
+                let batch: Vec<AskedText<'_>> = texts.into_iter().zip(questions).collect();
+                self.answer_batch(&batch, stop)
+            }
+            Err(failed) => failed,
+        }
     }
 }

@@ -15,11 +15,13 @@ use crate::checkpoint::preprocessor::Preprocessor;
 use crate::checkpoint::safetensors::Weights;
 use crate::graph::{GRAPH_VERSION, GraphError, decoder as decoder_graph, vision as vision_graph};
 use crate::installed::{Checked, FileRecord, ModelError};
-use crate::judge::calibrated;
+use crate::judge::{calibrated, pictures};
 use crate::judges::Kind;
 use crate::prompt::{Prompter, Tokens};
 use crate::runtime::{Runtime, failure, stoppable};
-use crate::{Answer, Asked, Failure, Judge, JudgeCard, Picture, PolicyText, Question, QuestionError, Stop};
+use crate::{
+    Answer, Asked, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Question, QuestionError, Stop,
+};
 
 mod decoder;
 mod pixels;
@@ -51,6 +53,7 @@ const OPTIONAL: &[&str] = &[
 
 pub const KIND: Kind = Kind {
     name: "shieldgemma2",
+    modality: Modality::Image,
     looks_like: "a ShieldGemma 2 checkpoint (`config.json` with `model_type: shieldgemma2`, safetensors, tokenizer)",
     // Any `config.json`, so that another architecture is named instead of being no model at all: a kind
     // that reads one too stands before this in the list, and looks at `model_type`.
@@ -280,15 +283,18 @@ impl Judge for ShieldGemma2 {
 
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {
         let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); batch.len()];
+        let shown = match pictures(batch) {
+            Ok(shown) => shown,
+            Err(failed) => return failed,
+        };
         let mut open: Vec<usize> = (0..batch.len()).collect();
         while let Some(first) = open.first().and_then(|at| batch.get(*at)) {
             let alike = |at: &usize| batch.get(*at).is_some_and(|asked| asked.questions == first.questions);
             let (mut same, others): (Vec<usize>, Vec<usize>) = open.iter().partition(|at| alike(at));
             // What does not fit stays for the next round.
             let rest = same.split_off(PICTURES_MAX.min(same.len()));
-            let pictures: Vec<&Picture> =
-                same.iter().filter_map(|at| Some(batch.get(*at)?.picture)).collect();
-            let found = self.answers(&pictures, first.questions, stop);
+            let same_shown: Vec<&Picture> = same.iter().filter_map(|at| shown.get(*at).copied()).collect();
+            let found = self.answers(&same_shown, first.questions, stop);
             for (at, found) in same.into_iter().zip(found) {
                 if let Some(answers) = answers.get_mut(at) {
                     *answers = found;
