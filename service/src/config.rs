@@ -93,6 +93,9 @@ pub struct Gate {
     /// Largest upload, in bytes.
     #[arg(long, env, default_value = "20971520")]
     pub body_bytes_max: u64,
+    /// Largest text, in bytes of UTF-8.
+    #[arg(long, env, default_value = "1048576")]
+    pub text_bytes_max: u64,
     /// Memory that all bodies under way may hold together, in bytes.
     #[arg(long, env, default_value = "536870912")]
     pub body_budget_bytes: u64,

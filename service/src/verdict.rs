@@ -1,6 +1,7 @@
 //! The verdict: what was asked, what was answered, what follows; on the wire and on record alike.
 
 use serde::{Deserialize, Serialize};
+use shieldgate_models::Modality;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -41,7 +42,25 @@ pub struct Thresholds {
 
 /// Where in the content the probability was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Worst {
+#[serde(untagged)]
+pub enum Worst {
+    Frame(FrameAt),
+    Window(WindowAt),
+}
+
+impl Worst {
+    /// The same frame, whatever it was laid over; the same window, in whatever form.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Frame(one), Self::Frame(other)) => one.frame == other.frame,
+            (Self::Window(one), Self::Window(other)) => one.start == other.start,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrameAt {
     /// Index of the frame, from 0.
     pub frame: u32,
     /// When that frame is shown, in milliseconds from the start.
@@ -51,12 +70,33 @@ pub struct Worst {
     pub background: Option<Background>,
 }
 
+/// Long texts are judged in windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WindowAt {
+    /// First character of the window, from 0; of the text as it was written.
+    pub start: u64,
+    /// The character after its last.
+    pub end: u64,
+    pub form: Form,
+}
+
+/// How a text was shown to the judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// As it was sent.
+    Written,
+    /// Without what hides words from judges and not from people: look-alikes, invisible characters, digits
+    /// for letters.
+    Folded,
+}
+
 /// One frame of an animation and what it scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameScore {
     pub probability: f32,
     #[serde(flatten)]
-    pub place: Worst,
+    pub place: FrameAt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -136,17 +176,62 @@ pub struct PolicyNotRun {
 pub struct Content {
     /// 64 hex digits.
     pub sha256: String,
+    /// By content, never by the header: `image/png`; `text/plain` for a text.
+    pub media_type: String,
+    pub bytes: u64,
+    #[serde(flatten)]
+    pub extent: Extent,
+}
+
+impl Content {
+    pub fn modality(&self) -> Modality {
+        match self.extent {
+            Extent::Image(_) => Modality::Image,
+            Extent::Text(_) => Modality::Text,
+        }
+    }
+
+    /// `None` for a text.
+    pub fn image(&self) -> Option<&ImageExtent> {
+        match &self.extent {
+            Extent::Image(image) => Some(image),
+            Extent::Text(_) => None,
+        }
+    }
+
+    /// `None` for an image.
+    pub fn text(&self) -> Option<&TextExtent> {
+        match &self.extent {
+            Extent::Text(text) => Some(text),
+            Extent::Image(_) => None,
+        }
+    }
+}
+
+/// How large a content is, and how much of it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Extent {
+    Image(ImageExtent),
+    Text(TextExtent),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TextExtent {
+    /// Unicode scalar values.
+    pub characters: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageExtent {
     /// PDQ perceptual hash of the first frame, 64 hex digits.
     pub pdq: Option<String>,
     /// 0 to 100; below 50 the hash says little, and nothing should be matched by it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pdq_quality: Option<u8>,
-    /// By content, never by the header: `image/png`.
-    pub media_type: String,
     /// Pixels, after orientation.
     pub width: u32,
     pub height: u32,
-    pub bytes: u64,
     /// Frames of an animation, pages of a document.
     pub frames_total: u32,
     /// Those whose exact pixels a judge scored; several that look alike count each.

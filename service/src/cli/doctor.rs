@@ -13,6 +13,7 @@ use crate::assets::Assets;
 use crate::config::{Common, Database};
 use crate::decoders::{Confinement, Decoders, Program};
 use crate::media;
+use crate::pipeline;
 use crate::store;
 
 #[derive(Conf)]
@@ -63,7 +64,7 @@ fn models(report: &mut Report, common: &Common, assets: &Assets, runtime: &Arc<R
         .tell("models", super::models::all(common, assets), |all| format!("{} installed", all.len()))
         .unwrap_or_default()
     {
-        let opened = judges::open(runtime, &model, media::PIPELINE_VERSION);
+        let opened = judges::open(runtime, &model, pipeline::version);
         report.tell(&format!("model {}", model.name), opened, |judge| judge.card().digest.to_string());
     }
 }

@@ -15,7 +15,7 @@ use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::Common;
 use crate::hub::{self, HubError, Reference, Settings};
-use crate::media;
+use crate::pipeline;
 
 #[derive(Conf)]
 pub(super) struct Models {
@@ -110,8 +110,7 @@ impl Models {
                         .iter()
                         .map(|model| {
                             let mut row = serde_json::to_value(model)?;
-                            row["digest"] =
-                                judges::digest(model, media::PIPELINE_VERSION)?.to_string().into();
+                            row["digest"] = judges::digest(model, pipeline::version)?.to_string().into();
                             Ok(row)
                         })
                         .collect::<Result<Vec<_>, Failed>>()?;
@@ -120,7 +119,7 @@ impl Models {
                 let rows: Vec<Vec<String>> = found
                     .iter()
                     .map(|model| -> Result<Vec<String>, Failed> {
-                        let digest = judges::digest(model, media::PIPELINE_VERSION)?;
+                        let digest = judges::digest(model, pipeline::version)?;
                         let bytes: u64 = model.files.iter().map(|file| file.bytes).sum();
                         let demo = if model.demo { "demo" } else { "" };
                         Ok(vec![
@@ -194,9 +193,9 @@ fn record(add: &Add, found: &Found) -> Result<(), Failed> {
     let model = Installed::check_or(&found.folder, add.name.as_deref(), found.otherwise.as_deref())?;
     hub::check_links(&model.folder, model.files.iter().map(|file| (file.path.as_path(), file.sha256.hex())))?;
     // What can't be opened would stop the next start of the service.
-    judges::open(&runtime(&add.common)?, &model, media::PIPELINE_VERSION)?;
+    judges::open(&runtime(&add.common)?, &model, pipeline::version)?;
     let record = model.save(&add.common.data_dir.join("models"))?;
-    let digest = judges::digest(&model, media::PIPELINE_VERSION)?;
+    let digest = judges::digest(&model, pipeline::version)?;
     output::line(format_args!("{} {} {digest}", model.name, model.kind));
     output::note(format_args!(
         "recorded in `{}`; a running service opens it at its next start",

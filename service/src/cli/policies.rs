@@ -10,7 +10,7 @@ use super::connect::{Connected, Role};
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::{Common, Database};
-use crate::media;
+use crate::pipeline;
 use crate::policy::Policy;
 use crate::policy::active::ActivePolicy;
 use crate::policy::file::{self, FileFault};
@@ -173,7 +173,7 @@ fn askable(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
     let opened = installed
         .iter()
         .filter(|model| named(&model.name))
-        .map(|model| judges::open(&runtime, model, media::PIPELINE_VERSION))
+        .map(|model| judges::open(&runtime, model, pipeline::version))
         .collect::<Result<Vec<_>, _>>()?;
     let names: Vec<String> = installed.iter().map(|model| model.name.clone()).collect();
     for policy in policies {

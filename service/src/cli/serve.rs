@@ -18,8 +18,9 @@ use crate::config::{Common, Serve};
 use crate::decoders::{Decoders, Program};
 use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
-use crate::media::{self, Limits, keep::Keep};
+use crate::media::{Limits, keep::Keep};
 use crate::moderate::{ModerateConfig, Moderator, PolicyCache};
+use crate::pipeline;
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::store;
 use crate::telemetry::Metrics;
@@ -152,6 +153,7 @@ async fn serve(
     };
     let moderate_config = ModerateConfig {
         limits,
+        text_bytes_max: config.gate.text_bytes_max,
         keep: config.gate.media_keep,
         keep_for: Duration::from_secs(u64::from(config.gate.media_keep_days) * 86_400),
         pictures_budget_bytes: config.gate.pictures_budget_bytes,
@@ -206,7 +208,7 @@ fn open_judges(
     installed.sort_by(|a, b| a.name.cmp(&b.name));
     let mut opened = Vec::new();
     for model in &installed {
-        let judge = judges::open(runtime, model, media::PIPELINE_VERSION)?;
+        let judge = judges::open(runtime, model, pipeline::version)?;
         let card = judge.card();
         tracing::info!(judge = card.name, kind = card.kind, digest = %card.digest, demo = card.demo, "judge loaded");
         opened.push(judge);

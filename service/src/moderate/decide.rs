@@ -9,8 +9,8 @@ use crate::policy::active::ActivePolicy;
 use crate::scheduler::Scored;
 use crate::store::overrides::Override;
 use crate::verdict::{
-    Action, ComputedOn, Content, ErrorNote, Facts, JudgeAnswer, Outcome, PolicyAnswer, Thresholds, Verdict,
-    Worst,
+    Action, ComputedOn, ErrorNote, Facts, ImageExtent, JudgeAnswer, Outcome, PolicyAnswer, Thresholds,
+    Verdict, Worst,
 };
 
 /// One judge's answer to one policy's question.
@@ -58,7 +58,7 @@ fn deciding_frame(scored: &Scored, frames: Frames) -> (f32, Worst) {
     let nth = wanted.min(scored.frames.len()).checked_sub(1).and_then(|at| scored.frames.get(at));
     nth.map_or_else(
         || (scored.probability.get(), scored.worst.clone()),
-        |frame| (frame.probability, frame.place.clone()),
+        |frame| (frame.probability, Worst::Frame(frame.place.clone())),
     )
 }
 
@@ -165,9 +165,10 @@ pub fn conclude(policies: &[PolicyAnswer], facts: &Facts) -> (Action, Vec<ErrorN
     if policies.iter().all(|policy| policy.outcome == Outcome::Override) {
         return (action, Vec::new());
     }
-    let Content { frames_scored, frames_total, .. } = facts.content;
     let mut raised = facts.doubts.clone();
-    if frames_scored < frames_total {
+    if let Some(ImageExtent { frames_scored, frames_total, .. }) = facts.content.image()
+        && frames_scored < frames_total
+    {
         raised.push(ErrorNote {
             code: "frames_unscored".to_owned(),
             message: format!(
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
     use crate::policy::active::Asked;
     use crate::policy::{Calibration, JudgeUse, Modality, OnError, Policy, WhenMissing};
-    use crate::verdict::FrameScore;
+    use crate::verdict::{FrameAt, FrameScore};
 
     fn policy(on_error: OnError, judges: &[(&str, f32, f32)]) -> ActivePolicy {
         let judges: Vec<JudgeUse> = judges
@@ -260,13 +261,18 @@ mod tests {
         JudgeCard {
             name: name.to_owned(),
             kind: "classifier",
+            modality: shieldgate_models::Modality::Image,
             digest: Digest::of(name.as_bytes()),
             demo: false,
         }
     }
 
+    fn at_frame(frame: u32) -> Worst {
+        Worst::Frame(FrameAt { frame, at_ms: u64::from(frame) * 40, background: None })
+    }
+
     fn scored(p: f32) -> Result<Scored, Failure> {
-        let worst = Worst { frame: 0, at_ms: 0, background: None };
+        let worst = at_frame(0);
         let probability = Probability::try_from(p).expect("a probability");
         Ok(Scored { probability, worst, frames: Vec::new() })
     }
@@ -336,18 +342,19 @@ mod tests {
         let a = card("a");
         let ranked = [(7, 0.95), (2, 0.6), (0, 0.1)].map(|(frame, probability)| FrameScore {
             probability,
-            place: Worst { frame, at_ms: u64::from(frame) * 40, background: None },
+            place: FrameAt { frame, at_ms: u64::from(frame) * 40, background: None },
         });
         let decided = |frames: Frames, ranked: &[FrameScore]| {
             let scored = Scored {
                 probability: Probability::try_from(0.95).expect("a probability"),
-                worst: Worst { frame: 7, at_ms: 280, background: None },
+                worst: at_frame(7),
                 frames: ranked.to_vec(),
             };
             let mut active = policy(OnError::Fail, &[("a", 0.5, 0.9)]);
             active.policy.frames = frames;
             let answer = decide(&active, vec![answered(&a, Ok(scored))]).expect("decided");
-            (answer.action, answer.probability, answer.judges[0].worst.as_ref().map(|worst| worst.frame))
+            let Some(Worst::Frame(worst)) = &answer.judges[0].worst else { panic!("{answer:?}") };
+            (answer.action, answer.probability, Some(worst.frame))
         };
         assert_eq!(decided(Frames::Max, &ranked), (Action::Block, Some(0.95), Some(7)));
         assert_eq!(decided(Frames::AtLeast(1), &ranked), (Action::Block, Some(0.95), Some(7)));

@@ -6,11 +6,14 @@ use super::decide::{Breach, Undecided};
 use crate::media::MediaError;
 use crate::scheduler::Refused;
 use crate::store::StoreError;
+use crate::text::TextError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModerateError {
     #[error(transparent)]
     Media(#[from] MediaError),
+    #[error(transparent)]
+    Text(#[from] TextError),
     #[error("policy `{0}` is not active; `GET /v1/policies` lists those that are")]
     UnknownPolicy(String),
     #[error("no policy could be judged: {reasons}")]
@@ -40,6 +43,7 @@ impl ModerateError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Media(error) => error.code(),
+            Self::Text(error) => error.code(),
             Self::UnknownPolicy(_) => "policy_not_active",
             Self::NothingJudged { .. } => "nothing_judged",
             Self::Undecided(undecided) => undecided.failure.code(),

@@ -15,7 +15,7 @@ use crate::scheduler::{Lane, Refused, Scored, Views};
 use crate::store;
 use crate::store::judgements::{Judgement, Recall};
 use crate::store::overrides::Override;
-use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun, Worst};
+use crate::verdict::{ComputedOn, Facts, PolicyAnswer, PolicyNotRun};
 
 /// Who decides which policy: an override, judges, or nobody.
 pub(super) struct Plan<'a> {
@@ -219,7 +219,7 @@ impl Moderator {
 fn scored(judgement: &Judgement) -> Option<Scored> {
     Some(Scored {
         probability: Probability::try_from(judgement.probability).ok()?,
-        worst: judgement.worst.clone().unwrap_or(Worst { frame: 0, at_ms: 0, background: None }),
+        worst: judgement.worst.clone()?,
         frames: judgement.frames.clone(),
     })
 }

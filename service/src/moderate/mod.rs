@@ -28,16 +28,19 @@ use self::judging::Plan;
 use self::record::Recording;
 use crate::decoders::{DecodeError, Decoders};
 use crate::media::{self, Limits, Looked};
+use crate::pipeline;
 use crate::policy::Modality;
-use crate::scheduler::{Lane, Refused, Scheduler, Views};
+use crate::scheduler::{Lane, Refused, Scheduler, Shown, View, Views};
 use crate::store::admission::Look;
 use crate::store::idempotency::Recorded;
 use crate::store::judgements::Recall;
 use crate::store::verdicts::Provenance;
 use crate::store::{self, Group, Store, verdicts};
+use crate::text;
 use crate::timestamp;
 use crate::verdict::{
-    Action, Content, ErrorNote, Facts, Outcome, PolicyAnswer, PolicyNotRun, Status, Verdict,
+    Action, Content, ErrorNote, Extent, Facts, FrameAt, ImageExtent, Outcome, PolicyAnswer, PolicyNotRun,
+    Status, Verdict, Worst,
 };
 
 pub mod decide;
@@ -77,6 +80,8 @@ impl std::str::FromStr for KeepWhich {
 #[derive(Debug, Clone)]
 pub struct ModerateConfig {
     pub limits: Limits,
+    /// Of a text.
+    pub text_bytes_max: u64,
     pub keep: KeepWhich,
     pub keep_for: Duration,
     /// Memory that all decoded pictures which wait for judges may hold together.
@@ -153,7 +158,7 @@ impl Moderator {
             route: submission.route,
             idempotency_key: submission.idempotency_key.clone(),
             sha256,
-            pipeline: media::PIPELINE_VERSION,
+            pipeline: pipeline::version(submission.modality.into()),
             now,
         };
         let admission = self.looks.ask(look).instrument(tracing::info_span!("admit")).await?;
@@ -164,7 +169,7 @@ impl Moderator {
             self.policies.get(&self.store, &self.scheduler, &submission.project, admission.policy_generation);
         let set = self.store.in_time(set).await?;
         let selected = set
-            .select(Modality::Image, submission.policies.as_deref())
+            .select(submission.modality, submission.policies.as_deref())
             .map_err(ModerateError::UnknownPolicy)?;
         let plan = Plan::new(&selected, &admission.overrides);
         if plan.is_empty() {
@@ -176,7 +181,8 @@ impl Moderator {
             Some(facts) => (facts, recalled.findings, None),
             None => {
                 let (lane, deadline) = (submission.lane, submission.deadline);
-                let (facts, views) = self.look(&submission.original, &sha256, (lane, deadline)).await?;
+                let (facts, views) =
+                    self.look(&submission.original, submission.modality, &sha256, (lane, deadline)).await?;
                 let findings = self.judge((lane, deadline), recalled, Arc::clone(&views)).await?;
                 (facts, findings, Some(views))
             }
@@ -252,12 +258,54 @@ impl Moderator {
     /// Whether it would be taken in today; the bytes themselves were held against the limits by now.
     fn admits(&self, content: &Content) -> bool {
         let limits = &self.config.limits;
-        u64::from(content.width) * u64::from(content.height) <= limits.pixels_max
-            && content.bytes <= limits.bytes_max
+        match &content.extent {
+            Extent::Image(image) => {
+                u64::from(image.width) * u64::from(image.height) <= limits.pixels_max
+                    && content.bytes <= limits.bytes_max
+            }
+            Extent::Text(_) => content.bytes <= self.config.text_bytes_max,
+        }
     }
 
-    /// What was found, and the pictures apart from it.
+    /// What was found, and apart from it what judges are to be shown.
     async fn look(
+        &self,
+        original: &Original,
+        modality: Modality,
+        sha256: &store::Sha256,
+        turn: (Lane, Instant),
+    ) -> Result<(Facts, Arc<Views>), ModerateError> {
+        match modality {
+            Modality::Image => self.look_at_image(original, sha256, turn).await,
+            Modality::Text => self.look_at_text(original, sha256).await,
+        }
+    }
+
+    async fn look_at_text(
+        &self,
+        original: &Original,
+        sha256: &store::Sha256,
+    ) -> Result<(Facts, Arc<Views>), ModerateError> {
+        let (original, bytes_max) = (original.clone(), self.config.text_bytes_max);
+        let bytes = original.as_ref().len() as u64;
+        let look = move || text::look(original.as_ref(), bytes_max);
+        let looked = if bytes <= HASHED_IN_PLACE as u64 {
+            look()?
+        } else {
+            tokio::task::spawn_blocking(look).await.map_err(|_| ModerateError::TaskGone)??
+        };
+        let content = Content {
+            sha256: hex(sha256),
+            media_type: "text/plain".to_owned(),
+            bytes,
+            extent: Extent::Text(looked.extent),
+        };
+        let view = |view: text::View| View { shown: Shown::Text(view.text), place: Worst::Window(view.at) };
+        let views = Views { views: looked.views.into_iter().map(view).collect(), memory: None };
+        Ok((Facts { content, doubts: Vec::new() }, Arc::new(views)))
+    }
+
+    async fn look_at_image(
         &self,
         original: &Original,
         sha256: &store::Sha256,
@@ -280,6 +328,15 @@ impl Moderator {
             .map_err(|_| ModerateError::TaskGone)?;
         drop(place);
         let facts = facts(&looked, sha256, original.as_ref().len());
+        let view = |view: media::View| View {
+            place: Worst::Frame(FrameAt {
+                frame: view.frame,
+                at_ms: view.at_ms,
+                background: view.background,
+            }),
+            shown: Shown::Picture(view.picture),
+        };
+        let views = views.into_iter().map(view).collect();
         Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
     }
 
@@ -296,8 +353,8 @@ impl Moderator {
         let scored = judges.any(|judge| judge.probability.is_some());
         let (action, raised) = decide::conclude(&policies, facts);
         let mut content = facts.content.clone();
-        if !scored {
-            content.frames_scored = 0;
+        if let (Extent::Image(image), false) = (&mut content.extent, scored) {
+            image.frames_scored = 0;
         }
         Verdict {
             id: Uuid::now_v7(),
@@ -305,7 +362,7 @@ impl Moderator {
             action,
             cached: asked
                 && policies.iter().all(|p| matches!(p.outcome, Outcome::Recalled | Outcome::Override)),
-            submission_id: Uuid::now_v7(),
+            submission_id: submission.submission_id,
             project: submission.project.clone(),
             reference: submission.reference.clone(),
             metadata: submission.metadata.clone(),
@@ -351,16 +408,18 @@ fn facts(looked: &Looked, sha256: &store::Sha256, bytes: usize) -> Facts {
     let several = looked.frames_total > 1;
     let content = Content {
         sha256: hex(sha256),
-        pdq: looked.pdq.as_ref().map(ToString::to_string),
-        pdq_quality: looked.pdq.as_ref().map(|pdq| pdq.quality),
         media_type: looked.media_type.to_string(),
-        width: looked.width,
-        height: looked.height,
         bytes: bytes as u64,
-        frames_total: looked.frames_total,
-        frames_scored: looked.frames_scored,
-        frames_distinct: looked.frames_distinct.filter(|_| several),
-        trailing_bytes: looked.trailing_bytes,
+        extent: Extent::Image(ImageExtent {
+            pdq: looked.pdq.as_ref().map(ToString::to_string),
+            pdq_quality: looked.pdq.as_ref().map(|pdq| pdq.quality),
+            width: looked.width,
+            height: looked.height,
+            frames_total: looked.frames_total,
+            frames_scored: looked.frames_scored,
+            frames_distinct: looked.frames_distinct.filter(|_| several),
+            trailing_bytes: looked.trailing_bytes,
+        }),
     };
     let note =
         |doubt: &media::Doubt| ErrorNote { code: doubt.code.to_string(), message: doubt.message.to_string() };

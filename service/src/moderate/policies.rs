@@ -1,9 +1,9 @@
 //! The policy sets in force, one a project, read again when the store's generation moves on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::ModerateError;
+use super::{ModerateError, Moderator};
 use crate::policy::Policy;
 use crate::policy::active::{ActivePolicy, ActiveSet, ResolveError};
 use crate::scheduler::Scheduler;
@@ -34,6 +34,20 @@ impl PolicyCache {
         let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
         sets.insert(project.to_owned(), Arc::clone(&set));
         Ok(set)
+    }
+}
+
+impl Moderator {
+    /// Which categories of the OpenAI moderation API the policies of `project` feed, by policy.
+    pub async fn feeds(&self, project: &str) -> Result<BTreeMap<String, Vec<String>>, ModerateError> {
+        let held = self.policies.sets.read().unwrap_or_else(PoisonError::into_inner).get(project).cloned();
+        let set = match held {
+            // That of the verdicts just given, or a newer one.
+            Some(set) => set,
+            None => Arc::new(self.store.in_time(load(&self.store, &self.scheduler, project)).await?),
+        };
+        let of = |active: &ActivePolicy| (active.policy.id.clone(), active.policy.openai.clone());
+        Ok(set.policies.iter().map(of).collect())
     }
 }
 

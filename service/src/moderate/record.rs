@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::decide::{self, Undecided};
 use super::{ModerateError, Submission, hex};
-use crate::media;
+use crate::pipeline;
 use crate::store::contents::{Kept, Seen};
 use crate::store::idempotency::{Insertion, Key, Recorded};
 use crate::store::judgements::{Judged, Judgement};
@@ -75,8 +75,8 @@ async fn commit(
     let mut judged = Vec::new();
     for it in &ours {
         let Verdict { content, project, created_at, .. } = &it.verdict;
-        let facts = it.facts.as_ref().map(|facts| (facts, media::PIPELINE_VERSION));
-        seen.push(Seen { content, kind: "image", kept: it.kept.as_ref(), facts, at: *created_at });
+        let facts = it.facts.as_ref().map(|facts| (facts, pipeline::version(content.modality())));
+        seen.push(Seen { content, kept: it.kept.as_ref(), facts, at: *created_at });
         let sha256 = &it.sha256;
         judged.extend(it.judgements.iter().map(|judgement| Judged { project, sha256, judgement }));
     }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::judging::Plan;
 use super::{ModerateError, Moderator, Original, Submission, decide, record};
+use crate::policy::Modality;
 use crate::policy::active::ActivePolicy;
 use crate::scheduler::{Lane, Views};
 use crate::store::judgements::Judged;
@@ -33,6 +34,7 @@ struct Shadowing {
     shadows: Vec<ActivePolicy>,
     overrides: Vec<Override>,
     original: Original,
+    modality: Modality,
     sha256: store::Sha256,
     /// Where the submission was decoded; else it is decoded now, if need be.
     views: Option<Arc<Views>>,
@@ -63,6 +65,7 @@ impl Moderator {
             shadows,
             overrides,
             original: submission.original.clone(),
+            modality: submission.modality,
             sha256: *sha256.as_bytes(),
             views,
         };
@@ -88,7 +91,7 @@ impl Moderator {
         } else {
             let views = match &work.views {
                 Some(views) => Arc::clone(views),
-                None => self.look(&work.original, &work.sha256, turn).await?.1,
+                None => self.look(&work.original, work.modality, &work.sha256, turn).await?.1,
             };
             self.judge(turn, recalled, views).await?
         };

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::hex;
+use crate::policy::Modality;
 use crate::scheduler::Lane;
 use crate::store;
 
@@ -16,6 +17,8 @@ use crate::store;
 #[derive(Debug)]
 pub struct Submission {
     pub original: Original,
+    /// What the bytes are taken for.
+    pub modality: Modality,
     pub project: String,
     /// Where idempotency keys are scoped: `POST /v1/images`.
     pub route: &'static str,
@@ -34,6 +37,8 @@ pub struct Submission {
     pub metadata: Value,
     pub idempotency_key: Option<String>,
     pub request_id: String,
+    /// What several contents of one request have in common.
+    pub submission_id: Uuid,
     pub deadline: Instant,
 }
 

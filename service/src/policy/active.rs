@@ -38,6 +38,8 @@ pub enum ResolveError {
         "policy `{policy}` needs judge `{judge}`, which is not installed; add it with `shieldgate models add`, or let the policy say `when_missing: skip` (installed: {installed})"
     )]
     Missing { policy: String, judge: String, installed: String },
+    #[error("policy `{policy}` is for {modality}s, and judge `{judge}` judges {judges}s: name another judge")]
+    WrongModality { policy: String, modality: &'static str, judge: String, judges: &'static str },
     #[error(transparent)]
     Question(#[from] shieldgate_models::QuestionError),
 }
@@ -55,6 +57,15 @@ impl ActivePolicy {
         for judge in &policy.judges {
             match installed(&judge.name) {
                 Some(found) => {
+                    let judges = Modality::from(found.card().modality);
+                    if judges != policy.modality {
+                        return Err(ResolveError::WrongModality {
+                            policy: policy.id.clone(),
+                            modality: policy.modality.word(),
+                            judge: judge.name.clone(),
+                            judges: judges.word(),
+                        });
+                    }
                     let question = found.question(&PolicyText {
                         id: &policy.id,
                         text: &policy.text,

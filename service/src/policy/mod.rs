@@ -62,6 +62,33 @@ pub enum Modality {
     Text,
 }
 
+impl Modality {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Text => "text",
+        }
+    }
+}
+
+impl From<shieldgate_models::Modality> for Modality {
+    fn from(modality: shieldgate_models::Modality) -> Self {
+        match modality {
+            shieldgate_models::Modality::Image => Self::Image,
+            shieldgate_models::Modality::Text => Self::Text,
+        }
+    }
+}
+
+impl From<Modality> for shieldgate_models::Modality {
+    fn from(modality: Modality) -> Self {
+        match modality {
+            Modality::Image => Self::Image,
+            Modality::Text => Self::Text,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeUse {

@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shieldgate_models::{Answer, Failure, Probability, Question};
+use shieldgate_models::{Answer, Content, Failure, Picture, Probability, Question};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
 use super::Refused;
-use crate::media::View;
 use crate::verdict::{FrameScore, Worst};
 
 /// One judge's answer to one question about all views of a content.
@@ -22,6 +21,28 @@ pub struct Scored {
 
 /// In the order of the questions.
 pub type Answers = Vec<Result<Scored, Failure>>;
+
+/// One thing to judge, and where in the content it stands.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub shown: Shown,
+    pub place: Worst,
+}
+
+#[derive(Debug, Clone)]
+pub enum Shown {
+    Picture(Picture),
+    Text(Arc<str>),
+}
+
+impl View {
+    pub(super) fn content(&self) -> Content<'_> {
+        match &self.shown {
+            Shown::Picture(picture) => Content::Picture(picture),
+            Shown::Text(text) => Content::Text(text),
+        }
+    }
+}
 
 /// Decoded pictures, and their share of the memory that all of them together may hold: a job that nobody
 /// waits for any more holds it until the judge has done with it.
@@ -104,27 +125,32 @@ impl Job {
     }
 
     fn worst(&self, found: &[Option<Vec<Answer>>], question: usize) -> Result<Scored, Failure> {
-        let mut ranked: Vec<FrameScore> = Vec::new();
+        // What stands at one place counts as its worst: a frame over two backgrounds, a window in two forms.
+        let mut ranked: Vec<(f32, &Worst)> = Vec::new();
         for (view, answers) in self.views.views.iter().zip(found) {
             let Some(answers) = answers else { continue };
             let short = || Failure::Runtime("there were fewer answers than questions".to_owned());
             let probability = answers.get(question).cloned().ok_or_else(short)??;
-            let place = Worst { frame: view.frame, at_ms: view.at_ms, background: view.background };
-            // A frame over two backgrounds is as bad as it is over the worse of them.
-            match ranked.iter_mut().find(|known| known.place.frame == view.frame) {
-                Some(known) if known.probability >= probability.get() => {}
-                Some(known) => *known = FrameScore { probability: probability.get(), place },
-                None => ranked.push(FrameScore { probability: probability.get(), place }),
+            let scored = (probability.get(), &view.place);
+            // Views of one place follow each other.
+            match ranked.last_mut().filter(|(_, place)| place.is_at(&view.place)) {
+                Some(known) if known.0 >= scored.0 => {}
+                Some(known) => *known = scored,
+                None => ranked.push(scored),
             }
         }
-        // Stable: among equals the first frame stands first.
-        ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        // Stable: among equals the first stands first.
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         let unseen = || Failure::Runtime("there was nothing to look at".to_owned());
-        let worst = ranked.first().cloned().ok_or_else(unseen)?;
-        let probability = Probability::try_from(worst.probability)
+        let (probability, worst) = ranked.first().copied().ok_or_else(unseen)?;
+        let probability = Probability::try_from(probability)
             .map_err(|error| Failure::NotAProbability(error.to_string()))?;
-        let frames = if ranked.len() > 1 { ranked } else { Vec::new() };
-        Ok(Scored { probability, worst: worst.place, frames })
+        let frame = |(probability, place): &(f32, &Worst)| match place {
+            Worst::Frame(at) => Some(FrameScore { probability: *probability, place: at.clone() }),
+            Worst::Window(_) => None,
+        };
+        let frames = if ranked.len() > 1 { ranked.iter().filter_map(frame).collect() } else { Vec::new() };
+        Ok(Scored { probability, worst: worst.clone(), frames })
     }
 
     /// The first answer counts.

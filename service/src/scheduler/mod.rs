@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use shieldgate_models::{Failure, Judge, JudgeCard, Question};
 
-pub use self::job::{Answers, Scored, Views};
+pub use self::job::{Answers, Scored, Shown, View, Views};
 pub use self::queue::Lane;
 use self::seat::Seat;
 

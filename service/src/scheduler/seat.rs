@@ -270,8 +270,8 @@ impl Seat {
 }
 
 fn asked((job, view): &(Arc<Job>, usize)) -> Option<Asked<'_>> {
-    let picture = &job.views.views.get(*view)?.picture;
-    Some(Asked { picture, questions: &job.questions })
+    let content = job.views.views.get(*view)?.content();
+    Some(Asked { content, questions: &job.questions })
 }
 
 fn panicked() -> Failure {

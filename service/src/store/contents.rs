@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::read::{Place, signed, unhex};
 use super::{Result, Sha256, StoreError};
-use crate::verdict::{Content, Facts};
+use crate::verdict::{Content, Facts, ImageExtent};
 
 /// Where the bytes lie and how long they may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,6 @@ pub struct Kept {
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     pub content: &'a Content,
-    /// `image`.
-    pub kind: &'static str,
     /// None asks for nothing.
     pub kept: Option<&'a Kept>,
     /// What was found in it, and by which version of the media pipeline; none where nobody looked.
@@ -36,32 +34,35 @@ pub async fn upsert(conn: &mut PgConnection, seen: &[Seen<'_>]) -> Result<()> {
     // same bytes one row, for a statement can't write a row twice.
     rows.sort_by_key(|row| row.sha256);
     rows.dedup_by(|again, first| again.sha256 == first.sha256 && first.absorb(again));
-    let each = |column: fn(&Row<'_>) -> i64| rows.iter().map(column).collect::<Vec<i64>>();
+    let of_images = |column: fn(&ImageExtent) -> i64| {
+        rows.iter().map(|row| row.content.image().map(column)).collect::<Vec<Option<i64>>>()
+    };
     let first = sqlx::query(
         "insert into contents (sha256, kind, media_type, bytes, width, height, frames_total, pdq,
-                               first_seen_at, kept_at, kept_until, facts, pipeline)
+                               first_seen_at, kept_at, kept_until, facts, pipeline, characters)
          select sha256, kind, media_type, bytes, width, height, frames_total, pdq,
-                first_seen_at, kept_at, kept_until, facts::json, pipeline
+                first_seen_at, kept_at, kept_until, facts::json, pipeline, characters
          from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
                               $7::bigint[], $8::bytea[], $9::timestamptz[], $10::text[], $11::timestamptz[],
-                     $12::text[], $13::text[])
+                     $12::text[], $13::text[], $14::bigint[])
               u (sha256, kind, media_type, bytes, width, height, frames_total, pdq,
-                 first_seen_at, kept_at, kept_until, facts, pipeline)
+                 first_seen_at, kept_at, kept_until, facts, pipeline, characters)
          on conflict (sha256) do nothing",
     )
     .bind(rows.iter().map(|row| row.sha256.as_slice()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| if row.characters.is_some() { "text" } else { "image" }).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.content.media_type.as_str()).collect::<Vec<_>>())
-    .bind(each(|row| row.bytes))
-    .bind(each(|row| i64::from(row.content.width)))
-    .bind(each(|row| i64::from(row.content.height)))
-    .bind(each(|row| i64::from(row.content.frames_total)))
+    .bind(rows.iter().map(|row| row.bytes).collect::<Vec<_>>())
+    .bind(of_images(|image| i64::from(image.width)))
+    .bind(of_images(|image| i64::from(image.height)))
+    .bind(of_images(|image| i64::from(image.frames_total)))
     .bind(rows.iter().map(|row| row.pdq.as_ref().map(|pdq| pdq.as_slice())).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.kept.map(|kept| kept.at.as_str())).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.kept.map(|kept| kept.until)).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.facts.as_deref()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.pipeline).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.characters).collect::<Vec<_>>())
     .execute(&mut *conn)
     .await?;
     if first.rows_affected() == rows.len() as u64 {
@@ -98,8 +99,9 @@ struct Row<'a> {
     sha256: Sha256,
     pdq: Option<Sha256>,
     bytes: i64,
+    /// Of a text.
+    characters: Option<i64>,
     content: &'a Content,
-    kind: &'static str,
     kept: Option<&'a Kept>,
     facts: Option<String>,
     pipeline: Option<&'a str>,
@@ -108,16 +110,18 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     fn of(seen: &Seen<'a>) -> Result<Self> {
-        let Seen { content, kind, kept, facts, at } = *seen;
+        let Seen { content, kept, facts, at } = *seen;
+        let pdq = content.image().and_then(|image| image.pdq.as_deref());
+        let characters = content.text().map(|text| signed("content.characters", text.characters));
         let text = facts.map(|(facts, _)| serde_json::to_string(facts)).transpose();
         Ok(Self {
             facts: text.map_err(|error| StoreError::unstorable("facts", error.to_string()))?,
             pipeline: facts.map(|(_, pipeline)| pipeline),
             sha256: unhex("content.sha256", &content.sha256)?,
-            pdq: content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose()?,
+            pdq: pdq.map(|pdq| unhex("content.pdq", pdq)).transpose()?,
+            characters: characters.transpose()?,
             bytes: signed("content.bytes", content.bytes)?,
             content,
-            kind,
             kept,
             at,
         })

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::read::{Place, Word as _, hex, signed, utc};
 use super::{Grouped, Result, Sha256, Store, StoreError};
-use crate::verdict::{FrameScore, Worst};
+use crate::verdict::{FrameAt, FrameScore, WindowAt, Worst};
 
 /// One success. Failures are not kept: the next upload tries again.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,10 +51,35 @@ struct Row {
     worst_frame: Option<i64>,
     worst_at_ms: Option<i64>,
     worst_background: Option<String>,
+    worst_start: Option<i64>,
+    worst_end: Option<i64>,
+    worst_form: Option<String>,
     frames: Option<String>,
     runtime: String,
     device: String,
     at: OffsetDateTime,
+}
+
+impl Row {
+    fn worst(&self, place: &Place) -> Result<Option<Worst>> {
+        if let (Some(frame), Some(at_ms)) = (self.worst_frame, self.worst_at_ms) {
+            let background = self.worst_background.as_deref();
+            return Ok(Some(Worst::Frame(FrameAt {
+                frame: place.count("worst_frame", frame)?,
+                at_ms: place.count("worst_at_ms", at_ms)?,
+                background: background.map(|word| place.word("worst_background", word)).transpose()?,
+            })));
+        }
+        let (Some(start), Some(end), Some(form)) = (self.worst_start, self.worst_end, &self.worst_form)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Worst::Window(WindowAt {
+            start: place.count("worst_start", start)?,
+            end: place.count("worst_end", end)?,
+            form: place.word("worst_form", form)?,
+        })))
+    }
 }
 
 impl TryFrom<Row> for Judgement {
@@ -68,6 +93,7 @@ impl TryFrom<Row> for Judgement {
         if !(0.0..=1.0).contains(&row.probability) {
             return Err(place.wrong("probability", format!("`{}` is not a probability", row.probability)));
         }
+        let worst = row.worst(&place)?;
         Ok(Self {
             judge_digest: place.sha256("digest", &row.judge_digest)?,
             question_hash: place.sha256("question_hash", &row.question_hash)?,
@@ -78,7 +104,7 @@ impl TryFrom<Row> for Judgement {
                     serde_json::from_str(&text).map_err(|error| place.wrong("frames", error.to_string()))?
                 }
             },
-            worst: place.worst(row.worst_frame, row.worst_at_ms, row.worst_background.as_deref())?,
+            worst,
             runtime: row.runtime,
             device: row.device,
             at: utc(row.at),
@@ -140,7 +166,8 @@ pub async fn recall(conn: &mut PgConnection, recalls: &[Recall]) -> Result<Vec<V
          -- Lateral: a plan is made once and must not rest on how small the tables were then.
          cross join lateral (
              select m.question_hash, m.probability, m.worst_frame, m.worst_at_ms, m.worst_background,
-                    m.frames::text as frames, m.runtime, m.device, m.at
+                    m.worst_start, m.worst_end, m.worst_form, m.frames::text as frames, m.runtime, m.device,
+                    m.at
              from judgements m
              where m.sha256 = r.sha256 and m.judge_id = j.id and m.question_hash = r.question_hash
                -- Another project's judgement is as good, but recalling it would tell that the bytes were there.
@@ -188,15 +215,18 @@ pub async fn insert(conn: &mut PgConnection, judged: &[Judged<'_>]) -> Result<()
         "with asked as (
              select j.id, u.*
              from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::real[], $6::bigint[],
-                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
+                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
+                         $13::bigint[], $14::bigint[], $15::text[])
                   u (project, sha256, digest, question_hash, probability, worst_frame, worst_at_ms,
-                     worst_background, runtime, device, at, frames)
+                     worst_background, runtime, device, at, frames, worst_start, worst_end, worst_form)
              left join judges j on j.digest = u.digest),
          first as (
              insert into judgements (sha256, judge_id, question_hash, project, probability,
-                                     worst_frame, worst_at_ms, worst_background, runtime, device, at, frames)
+                                     worst_frame, worst_at_ms, worst_background, worst_start, worst_end,
+                                     worst_form, runtime, device, at, frames)
              select sha256, id, question_hash, project, probability,
-                    worst_frame, worst_at_ms, worst_background, runtime, device, at, frames::json
+                    worst_frame, worst_at_ms, worst_background, worst_start, worst_end,
+                    worst_form, runtime, device, at, frames::json
              from asked where id is not null
              -- The same order in every transaction, or two uploads of the same bytes could deadlock.
              order by sha256, id, question_hash
@@ -229,6 +259,9 @@ pub async fn insert(conn: &mut PgConnection, judged: &[Judged<'_>]) -> Result<()
     .bind(column.devices)
     .bind(column.times)
     .bind(column.frames)
+    .bind(column.starts)
+    .bind(column.ends)
+    .bind(column.forms)
     .fetch_optional(conn)
     .await?;
     match unknown {
@@ -257,6 +290,9 @@ struct Columns<'a> {
     devices: Vec<&'a str>,
     times: Vec<OffsetDateTime>,
     frames: Vec<Option<String>>,
+    starts: Vec<Option<i64>>,
+    ends: Vec<Option<i64>>,
+    forms: Vec<Option<&'static str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -268,16 +304,26 @@ impl<'a> Columns<'a> {
                 let why = format!("`{probability}` is not a probability");
                 return Err(StoreError::unstorable("probability", why));
             }
-            let at_ms = worst.as_ref().map(|worst| signed("worst.at_ms", worst.at_ms)).transpose()?;
+            let (frame, window) = match worst {
+                Some(Worst::Frame(frame)) => (Some(frame), None),
+                Some(Worst::Window(window)) => (None, Some(window)),
+                None => (None, None),
+            };
+            let at_ms = frame.map(|frame| signed("worst.at_ms", frame.at_ms)).transpose()?;
+            let start = window.map(|window| signed("worst.start", window.start)).transpose()?;
+            let end = window.map(|window| signed("worst.end", window.end)).transpose()?;
             let several = (!frames.is_empty()).then(|| serde_json::to_string(frames)).transpose();
             columns.projects.push(project);
             columns.contents.push(sha256.as_slice());
             columns.digests.push(&judgement.judge_digest);
             columns.questions.push(&judgement.question_hash);
             columns.probabilities.push(*probability);
-            columns.frames_at.push(worst.as_ref().map(|worst| i64::from(worst.frame)));
+            columns.frames_at.push(frame.map(|frame| i64::from(frame.frame)));
             columns.at_ms.push(at_ms);
-            columns.backgrounds.push(worst.as_ref().and_then(|worst| Some(worst.background?.word())));
+            columns.starts.push(start);
+            columns.ends.push(end);
+            columns.forms.push(window.map(|window| window.form.word()));
+            columns.backgrounds.push(frame.and_then(|frame| Some(frame.background?.word())));
             columns.runtimes.push(&judgement.runtime);
             columns.devices.push(&judgement.device);
             columns.times.push(judgement.at);

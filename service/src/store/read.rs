@@ -4,7 +4,7 @@ use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use super::{Result, Sha256, StoreError};
-use crate::verdict::{Action, Background, Outcome, Status, Worst};
+use crate::verdict::{Action, Background, Form, Outcome, Status};
 
 /// An enum that is a word in Postgres.
 pub(super) trait Word: Sized {
@@ -35,6 +35,7 @@ words!(Outcome {
     Shadow = "shadow",
 });
 words!(Background { White = "white", Black = "black" });
+words!(Form { Written = "written", Folded = "folded" });
 words!(Status { Pending = "pending", Done = "done", Failed = "failed" });
 
 /// Where a value was read, so that what is wrong with it can be said.
@@ -70,22 +71,6 @@ impl Place {
 
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.wrong(column, error))
-    }
-
-    pub(super) fn worst(
-        &self,
-        frame: Option<i64>,
-        at_ms: Option<i64>,
-        background: Option<&str>,
-    ) -> Result<Option<Worst>> {
-        let (Some(frame), Some(at_ms)) = (frame, at_ms) else {
-            return Ok(None);
-        };
-        Ok(Some(Worst {
-            frame: self.count("worst_frame", frame)?,
-            at_ms: self.count("worst_at_ms", at_ms)?,
-            background: background.map(|word| self.word("worst_background", word)).transpose()?,
-        }))
     }
 }
 

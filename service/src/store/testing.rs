@@ -14,8 +14,8 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::judgements::{Judged, Judgement};
 use super::{Sha256, Store, StoreConfig, StoreError, audit, migrate, read};
 use crate::verdict::{
-    Action, Background, Content, ErrorNote, JudgeAnswer, Outcome, PolicyAnswer, PolicyNotRun, Status,
-    Thresholds, Verdict, Worst,
+    Action, Background, Content, ErrorNote, Extent, FrameAt, ImageExtent, JudgeAnswer, Outcome, PolicyAnswer,
+    PolicyNotRun, Status, Thresholds, Verdict, Worst,
 };
 
 pub(crate) struct TestDb {
@@ -108,16 +108,18 @@ pub(crate) fn verdict(project: &str, created_at: OffsetDateTime, sha256: Sha256)
         source: "upload".to_owned(),
         content: Content {
             sha256: read::hex(&sha256),
-            pdq: None,
             media_type: "image/png".to_owned(),
-            width: 640,
-            height: 480,
             bytes: 12_345,
-            frames_total: 1,
-            frames_scored: 1,
-            trailing_bytes: None,
-            pdq_quality: None,
-            frames_distinct: None,
+            extent: Extent::Image(ImageExtent {
+                pdq: None,
+                pdq_quality: None,
+                width: 640,
+                height: 480,
+                frames_total: 1,
+                frames_scored: 1,
+                frames_distinct: None,
+                trailing_bytes: None,
+            }),
         },
         policies: vec![answer("sexual", 0.6)],
         policies_not_run: vec![PolicyNotRun { policy: "violence".into(), reason: "not installed".into() }],
@@ -145,7 +147,7 @@ pub(crate) fn answer(policy: &str, probability: f32) -> PolicyAnswer {
             probability: Some(probability),
             action: Some(Action::Review),
             thresholds,
-            worst: Some(Worst { frame: 0, at_ms: 0, background: Some(Background::White) }),
+            worst: Some(Worst::Frame(FrameAt { frame: 0, at_ms: 0, background: Some(Background::White) })),
             error: None,
             computed_on: None,
         }],
@@ -159,7 +161,7 @@ pub(crate) fn judgement(judge: u8, question: u8, probability: f32) -> Judgement 
         judge_digest: hash(judge),
         question_hash: hash(question),
         probability,
-        worst: Some(Worst { frame: 3, at_ms: 120, background: None }),
+        worst: Some(Worst::Frame(FrameAt { frame: 3, at_ms: 120, background: None })),
         frames: Vec::new(),
         runtime: "onnxruntime 1.32.0".to_owned(),
         device: "cpu".to_owned(),

@@ -6,7 +6,7 @@ use crate::store::admission::{self, Look};
 use crate::store::contents::{Kept, Seen, expired, forget_bytes, kept, upsert};
 use crate::store::testing::{at, hash, verdict, with_database};
 use crate::store::{PgConnection, Result, Sha256};
-use crate::verdict::{Content, Facts};
+use crate::verdict::{Content, Extent, Facts};
 
 fn now() -> OffsetDateTime {
     at("2026-11-24T12:00:00.123456Z")
@@ -16,12 +16,19 @@ fn content(seed: u8) -> Content {
     verdict("p", now(), hash(seed)).content
 }
 
+fn with_pdq(mut content: Content) -> Content {
+    if let Extent::Image(image) = &mut content.extent {
+        image.pdq = Some("ab".repeat(32));
+    }
+    content
+}
+
 fn until(days: i64) -> Kept {
     Kept { at: format!("file:{days}"), until: now() + Duration::days(days) }
 }
 
 async fn see(conn: &mut PgConnection, content: &Content, kept: Option<&Kept>) -> Result<()> {
-    upsert(conn, &[Seen { content, kind: "image", kept, facts: None, at: now() }]).await
+    upsert(conn, &[Seen { content, kept, facts: None, at: now() }]).await
 }
 
 /// What the first look at a submission finds of the bytes.
@@ -42,11 +49,10 @@ async fn facts(conn: &mut PgConnection, sha256: &Sha256, pipeline: &'static str)
 async fn the_same_bytes_twice_in_one_statement_are_one_row_with_the_longest_wish() {
     with_database(async |db| {
         let mut conn = db.service().await;
-        let mut hashed = content(1);
-        hashed.pdq = Some("ab".repeat(32));
+        let hashed = with_pdq(content(1));
         let (one, other) = (content(1), content(2));
         let wishes = [until(5), until(30)];
-        let seen = |content, kept| Seen { content, kind: "image", kept, facts: None, at: now() };
+        let seen = |content, kept| Seen { content, kept, facts: None, at: now() };
         let all = [
             seen(&one, Some(&wishes[0])),
             seen(&other, None),
@@ -82,16 +88,10 @@ async fn the_longest_wish_wins() {
             see(&mut conn, &content(1), wish.as_ref()).await.expect("updates");
             assert_eq!(kept(&mut conn, &hash(1)).await.expect("reads"), Some(expected));
         }
-        let mut hashed = content(1);
-        hashed.pdq = Some("ab".repeat(32));
+        let hashed = with_pdq(content(1));
         let found = Facts { content: hashed.clone(), doubts: Vec::new() };
-        let seen = |pipeline| Seen {
-            content: &hashed,
-            kind: "image",
-            kept: None,
-            facts: Some((&found, pipeline)),
-            at: now(),
-        };
+        let seen =
+            |pipeline| Seen { content: &hashed, kept: None, facts: Some((&found, pipeline)), at: now() };
         assert_eq!(facts(&mut conn, &hash(1), "media-1").await.expect("reads"), None);
         for pipeline in ["media-1", "media-1", "media-2"] {
             upsert(&mut conn, &[seen(pipeline)]).await.expect("updates");

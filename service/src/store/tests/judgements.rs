@@ -3,7 +3,7 @@
 use crate::store::judgements::{Judged, Judgement, Recall, ensure_judge, insert, recall};
 use crate::store::testing::{hash, judge, judgement, with_database};
 use crate::store::{PgConnection, Result, Sha256, StoreError, contents};
-use crate::verdict::{Background, FrameScore, Worst};
+use crate::verdict::{Background, Form, FrameAt, FrameScore, WindowAt, Worst};
 
 fn a_recall(project: &str, sha256: Sha256, asked: &[(Sha256, Sha256)]) -> Recall {
     Recall { project: project.to_owned(), sha256, asked: asked.to_vec() }
@@ -28,15 +28,23 @@ async fn a_judgement_comes_back_as_it_was() {
             let again = ensure_judge(&mut conn, &hash(judge), "other", "b", false).await.expect("known");
             assert_eq!(id, again);
         }
-        let mut written =
-            vec![judgement(7, 1, 0.1), judgement(7, 2, 1.0), judgement(8, 1, f32::from_bits(1))];
+        let mut written = vec![
+            judgement(7, 1, 0.1),
+            judgement(7, 2, 1.0),
+            judgement(8, 1, f32::from_bits(1)),
+            judgement(8, 2, 0.3),
+        ];
         written[1].worst = None;
-        written[2].worst =
-            Some(Worst { frame: u32::MAX, at_ms: 1 << 60, background: Some(Background::Black) });
+        written[2].worst = Some(Worst::Frame(FrameAt {
+            frame: u32::MAX,
+            at_ms: 1 << 60,
+            background: Some(Background::Black),
+        }));
+        written[3].worst = Some(Worst::Window(WindowAt { start: 0, end: 1 << 60, form: Form::Folded }));
         written[0].frames = [(3, 0.1), (0, f32::MIN_POSITIVE), (9, 0.0)]
             .map(|(frame, probability)| FrameScore {
                 probability,
-                place: Worst { frame, at_ms: 40, background: Some(Background::White) },
+                place: FrameAt { frame, at_ms: 40, background: Some(Background::White) },
             })
             .to_vec();
         judge(&mut conn, "p", 9, &written).await.expect("inserts");
@@ -92,13 +100,7 @@ async fn recall_is_hidden_from_other_projects() {
 
         // A verdict of its own for the same bytes, by an override or on another question, changes nothing.
         let own = crate::store::testing::verdict("yours", crate::timestamp::now(), hash(9));
-        let seen = contents::Seen {
-            content: &own.content,
-            kind: "image",
-            kept: None,
-            facts: None,
-            at: own.created_at,
-        };
+        let seen = contents::Seen { content: &own.content, kept: None, facts: None, at: own.created_at };
         contents::upsert(&mut conn, &[seen]).await.expect("inserts");
         let provenance = crate::store::verdicts::Provenance::default();
         crate::store::verdicts::insert(&mut conn, &[(&own, &provenance)]).await.expect("inserts");

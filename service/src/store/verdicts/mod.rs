@@ -21,7 +21,7 @@ pub use page::{Filter, page};
 use self::row::{PolicyRow, VerdictRow};
 use super::read::{Word as _, signed, unhex, uuid_millis};
 use super::{Result, Sha256, StoreError};
-use crate::verdict::{PolicyAnswer, Status, Verdict};
+use crate::verdict::{ImageExtent, PolicyAnswer, Status, Verdict};
 
 /// What is on record beside the verdict and not part of the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,17 +46,25 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
     let of = |column: fn(&Verdict) -> Result<Option<i64>>| {
         verdicts.iter().map(|(verdict, _)| column(verdict)).collect::<Result<Vec<Option<i64>>>>()
     };
-    let (bytes, trailing) = (
+    let (bytes, trailing, characters) = (
         of(|verdict| signed("content.bytes", verdict.content.bytes).map(Some))?,
         of(|verdict| {
-            let trailing = verdict.content.trailing_bytes;
+            let trailing = verdict.content.image().and_then(|image| image.trailing_bytes);
             trailing.map(|bytes| signed("content.trailing_bytes", bytes)).transpose()
+        })?,
+        of(|verdict| {
+            let text = verdict.content.text();
+            text.map(|text| signed("content.characters", text.characters)).transpose()
         })?,
     );
     let sha256 = verdicts.iter().map(|(verdict, _)| unhex("content.sha256", &verdict.content.sha256));
     let pdq = verdicts
         .iter()
-        .map(|(verdict, _)| verdict.content.pdq.as_deref().map(|pdq| unhex("content.pdq", pdq)).transpose());
+        .map(|(verdict, _)| verdict.content.image().and_then(|image| image.pdq.as_deref()))
+        .map(|pdq| pdq.map(|pdq| unhex("content.pdq", pdq)).transpose());
+    let of_images = |column: fn(&ImageExtent) -> Option<i64>| {
+        each(verdicts, |(verdict, _)| verdict.content.image().and_then(column))
+    };
     let texts = |what: &'static str, column: fn(&Verdict) -> serde_json::Result<String>| {
         let text = |(verdict, _): &(&Verdict, _)| {
             column(verdict).map_err(|error| StoreError::unstorable(what, error.to_string()))
@@ -68,22 +76,23 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
                                    source, reference, subject_hash, key_id, policy_generation,
                                    sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
                                    trailing_bytes, metadata, policies_not_run, runtime, device, raised,
-                                   frames_distinct, pdq_quality)
+                                   frames_distinct, pdq_quality, characters)
              select id, project, created_at, status, action, cached, submission_id, rescan_id,
                     source, reference, subject_hash, key_id, policy_generation,
                     sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
                     trailing_bytes, metadata::json, policies_not_run::json, runtime, device, raised::json,
-                    frames_distinct, pdq_quality
+                    frames_distinct, pdq_quality, characters
              from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::bool[],
                          $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::bytea[], $12::uuid[],
                          $13::bigint[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[], $18::bigint[],
                          $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::text[],
-                         $25::text[], $26::text[], $27::text[], $28::bigint[], $29::smallint[])
+                         $25::text[], $26::text[], $27::text[], $28::bigint[], $29::bigint[],
+                         $30::bigint[])
                   u (id, project, created_at, status, action, cached, submission_id, rescan_id,
                      source, reference, subject_hash, key_id, policy_generation,
                      sha256, pdq, media_type, width, height, bytes, frames_total, frames_scored,
                      trailing_bytes, metadata, policies_not_run, runtime, device, raised,
-                     frames_distinct, pdq_quality)",
+                     frames_distinct, pdq_quality, characters)",
     )
     .bind(each(verdicts, |(v, _)| v.id))
     .bind(each(verdicts, |(v, _)| v.project.as_str()))
@@ -101,19 +110,20 @@ pub async fn insert(conn: &mut PgConnection, verdicts: &[(&Verdict, &Provenance)
     .bind(sha256.collect::<Result<Vec<_>>>()?)
     .bind(pdq.collect::<Result<Vec<_>>>()?)
     .bind(each(verdicts, |(v, _)| v.content.media_type.as_str()))
-    .bind(each(verdicts, |(v, _)| i64::from(v.content.width)))
-    .bind(each(verdicts, |(v, _)| i64::from(v.content.height)))
+    .bind(of_images(|image| Some(i64::from(image.width))))
+    .bind(of_images(|image| Some(i64::from(image.height))))
     .bind(bytes)
-    .bind(each(verdicts, |(v, _)| i64::from(v.content.frames_total)))
-    .bind(each(verdicts, |(v, _)| i64::from(v.content.frames_scored)))
+    .bind(of_images(|image| Some(i64::from(image.frames_total))))
+    .bind(of_images(|image| Some(i64::from(image.frames_scored))))
     .bind(trailing)
     .bind(texts("metadata", |v| serde_json::to_string(&v.metadata))?)
     .bind(texts("policies_not_run", |v| serde_json::to_string(&v.policies_not_run))?)
     .bind(each(verdicts, |(v, _)| v.runtime.as_str()))
     .bind(each(verdicts, |(v, _)| v.device.as_str()))
     .bind(texts("raised", |v| serde_json::to_string(&v.raised))?)
-    .bind(each(verdicts, |(v, _)| v.content.frames_distinct.map(i64::from)))
-    .bind(each(verdicts, |(v, _)| v.content.pdq_quality.map(i16::from)))
+    .bind(of_images(|image| image.frames_distinct.map(i64::from)))
+    .bind(of_images(|image| image.pdq_quality.map(i64::from)))
+    .bind(characters)
     .execute(&mut *conn)
     .await?;
     let answers = verdicts.iter().flat_map(|(verdict, _)| {

@@ -5,7 +5,9 @@ use uuid::Uuid;
 
 use super::super::read::{JsonText, Place, hex, utc};
 use super::super::{Result, StoreError};
-use crate::verdict::{Content, ErrorNote, PolicyAnswer, Thresholds, Verdict};
+use crate::verdict::{
+    Content, ErrorNote, Extent, ImageExtent, PolicyAnswer, TextExtent, Thresholds, Verdict,
+};
 
 #[derive(sqlx::FromRow)]
 pub(super) struct VerdictRow {
@@ -21,14 +23,15 @@ pub(super) struct VerdictRow {
     sha256: Vec<u8>,
     pdq: Option<Vec<u8>>,
     media_type: String,
-    width: i64,
-    height: i64,
+    width: Option<i64>,
+    height: Option<i64>,
     bytes: i64,
-    frames_total: i64,
-    frames_scored: i64,
+    frames_total: Option<i64>,
+    frames_scored: Option<i64>,
     trailing_bytes: Option<i64>,
     frames_distinct: Option<i64>,
     pdq_quality: Option<i16>,
+    characters: Option<i64>,
     metadata: JsonText,
     policies_not_run: JsonText,
     raised: JsonText,
@@ -39,31 +42,16 @@ pub(super) struct VerdictRow {
 impl VerdictRow {
     pub(super) fn verdict(self, policies: Vec<PolicyAnswer>) -> Result<Verdict> {
         let place = Place::new("verdicts", self.id);
+        let content = Content {
+            sha256: hex(&place.sha256("sha256", &self.sha256)?),
+            media_type: self.media_type.clone(),
+            bytes: place.count("bytes", self.bytes)?,
+            extent: self.extent(&place)?,
+        };
         Ok(Verdict {
             status: place.word("status", &self.status)?,
             action: place.word("action", &self.action)?,
-            content: Content {
-                sha256: hex(&place.sha256("sha256", &self.sha256)?),
-                pdq: self.pdq.map(|pdq| place.sha256("pdq", &pdq).map(|pdq| hex(&pdq))).transpose()?,
-                media_type: self.media_type,
-                width: place.count("width", self.width)?,
-                height: place.count("height", self.height)?,
-                bytes: place.count("bytes", self.bytes)?,
-                frames_total: place.count("frames_total", self.frames_total)?,
-                frames_scored: place.count("frames_scored", self.frames_scored)?,
-                frames_distinct: self
-                    .frames_distinct
-                    .map(|frames| place.count("frames_distinct", frames))
-                    .transpose()?,
-                pdq_quality: self
-                    .pdq_quality
-                    .map(|quality| place.count("pdq_quality", i64::from(quality)))
-                    .transpose()?,
-                trailing_bytes: self
-                    .trailing_bytes
-                    .map(|bytes| place.count("trailing_bytes", bytes))
-                    .transpose()?,
-            },
+            content,
             metadata: place.json("metadata", &self.metadata.0)?,
             policies_not_run: place.json("policies_not_run", &self.policies_not_run.0)?,
             raised: place.json("raised", &self.raised.0)?,
@@ -78,6 +66,33 @@ impl VerdictRow {
             device: self.device,
             created_at: utc(self.created_at),
         })
+    }
+}
+
+impl VerdictRow {
+    fn extent(&self, place: &Place) -> Result<Extent> {
+        if let Some(characters) = self.characters {
+            let characters = place.count("characters", characters)?;
+            return Ok(Extent::Text(TextExtent { characters }));
+        }
+        let of_image = |column: &'static str, value: Option<i64>| {
+            let value = value.ok_or_else(|| place.wrong(column, "it is null, and so is `characters`"))?;
+            place.count(column, value)
+        };
+        let distinct = self.frames_distinct.map(|frames| place.count("frames_distinct", frames));
+        let quality = self.pdq_quality.map(|quality| place.count("pdq_quality", i64::from(quality)));
+        let trailing = self.trailing_bytes.map(|bytes| place.count("trailing_bytes", bytes));
+        let pdq = self.pdq.as_ref().map(|pdq| place.sha256("pdq", pdq).map(|pdq| hex(&pdq)));
+        Ok(Extent::Image(ImageExtent {
+            pdq: pdq.transpose()?,
+            pdq_quality: quality.transpose()?,
+            width: of_image("width", self.width)?,
+            height: of_image("height", self.height)?,
+            frames_total: of_image("frames_total", self.frames_total)?,
+            frames_scored: of_image("frames_scored", self.frames_scored)?,
+            frames_distinct: distinct.transpose()?,
+            trailing_bytes: trailing.transpose()?,
+        }))
     }
 }
 

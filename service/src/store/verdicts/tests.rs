@@ -8,7 +8,10 @@ use uuid::Uuid;
 use super::super::testing::{answer, at, hash, id_at, unavailable, verdict, with_database};
 use super::super::{Conflict, Cursor, Store, StoreError};
 use super::{Filter, Provenance, by_id, insert, page};
-use crate::verdict::{Action, ErrorNote, JudgeNotRun, Outcome, Status, Thresholds, Verdict, Worst};
+use crate::verdict::{
+    Action, ErrorNote, Extent, Form, FrameAt, ImageExtent, JudgeNotRun, Outcome, Status, TextExtent,
+    Thresholds, Verdict, WindowAt, Worst,
+};
 
 fn now() -> OffsetDateTime {
     at("2026-11-24T12:00:00.123456Z")
@@ -32,19 +35,30 @@ async fn every_variant_comes_back() {
         let mut conn = db.service().await;
         comes_back(&mut conn, &verdict("default", now(), hash(1))).await;
 
+        let mut text = verdict("default", now(), hash(9));
+        text.content.media_type = "text/plain".into();
+        text.content.extent = Extent::Text(TextExtent { characters: 1 << 40 });
+        text.policies[0].judges[0].worst =
+            Some(Worst::Window(WindowAt { start: 480, end: 1 << 40, form: Form::Folded }));
+        comes_back(&mut conn, &text).await;
+
         let mut full = verdict("p", now(), hash(2));
         full.status = Status::Failed;
         full.action = Action::Block;
         full.cached = true;
         full.reference = Some("Ärger/1 😀".into());
         full.source = "rescan".into();
-        full.content.pdq = Some("0f".repeat(32));
         full.content.bytes = u64::try_from(i64::MAX).expect("positive");
-        full.content.width = u32::MAX;
-        full.content.frames_total = 40;
-        full.content.trailing_bytes = Some(7);
-        full.content.frames_distinct = Some(u32::MAX);
-        full.content.pdq_quality = full.content.pdq.is_some().then_some(100);
+        full.content.extent = Extent::Image(ImageExtent {
+            pdq: Some("0f".repeat(32)),
+            pdq_quality: Some(100),
+            width: u32::MAX,
+            height: 480,
+            frames_total: 40,
+            frames_scored: 1,
+            frames_distinct: Some(u32::MAX),
+            trailing_bytes: Some(7),
+        });
         full.policies_not_run = Vec::new();
         full.policies = Vec::new();
         for (index, outcome) in [Outcome::Judged, Outcome::Recalled, Outcome::Shadow].into_iter().enumerate()
@@ -66,7 +80,8 @@ async fn every_variant_comes_back() {
         on_error.error = Some(ErrorNote { code: "judge_timed_out".into(), message: "after `250 ms`".into() });
         on_error.judges[0].probability = None;
         on_error.judges[0].action = None;
-        on_error.judges[0].worst = Some(Worst { frame: u32::MAX, at_ms: 1 << 52, background: None });
+        on_error.judges[0].worst =
+            Some(Worst::Frame(FrameAt { frame: u32::MAX, at_ms: 1 << 52, background: None }));
         on_error.judges[0].error = on_error.error.clone();
         on_error.judges_not_run = vec![JudgeNotRun { name: "b".into(), reason: "\u{0}".into() }];
         full.policies.push(on_error);
