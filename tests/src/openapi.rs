@@ -57,7 +57,7 @@ impl Api {
         };
         let mut faults = Vec::new();
         if let (true, Some(schema)) = (essence.ends_with("json"), media.get("schema")) {
-            self.validate(schema, body, &here, &mut faults);
+            self.validate(schema, body, &here, false, &mut faults);
         }
         faults
     }
@@ -84,7 +84,19 @@ impl Api {
         }
     }
 
-    fn validate(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+    /// Names of members that a schema documents, in whichever of its parts and branches.
+    fn members<'a>(&'a self, schema: &'a Value) -> Vec<&'a str> {
+        let schema = self.resolve(schema);
+        let own = schema["properties"].as_object().into_iter().flat_map(|members| members.keys());
+        let mut names: Vec<&str> = own.map(String::as_str).collect();
+        for parts in ["allOf", "oneOf", "anyOf"] {
+            names.extend(schema[parts].as_array().into_iter().flatten().flat_map(|part| self.members(part)));
+        }
+        names
+    }
+
+    /// `part`: of an `allOf`, whose other parts document further members.
+    fn validate(&self, schema: &Value, value: &Value, at: &str, part: bool, faults: &mut Vec<String>) {
         let schema = self.resolve(schema);
         let Some(rules) = schema.as_object() else {
             assert!(schema == &Value::Bool(true), "{at}: a schema that is none: {schema}");
@@ -110,21 +122,27 @@ impl Api {
                 "oneOf" | "anyOf" => {
                     let fitting = rule.as_array().into_iter().flatten().filter(|branch| {
                         let mut of_branch = Vec::new();
-                        self.validate(branch, value, at, &mut of_branch);
+                        self.validate(branch, value, at, part, &mut of_branch);
                         of_branch.is_empty()
                     });
                     if fitting.count() == 0 {
                         faults.push(format!("{at} is {value}, which fits no branch of {rule}"));
                     }
                 }
-                "allOf" => rule
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .for_each(|part| self.validate(part, value, at, faults)),
+                "allOf" => {
+                    for part in rule.as_array().into_iter().flatten() {
+                        self.validate(part, value, at, true, faults);
+                    }
+                    let known = self.members(schema);
+                    let unknown = |name: &&String| !part && !known.contains(&name.as_str());
+                    for name in value.as_object().into_iter().flat_map(|object| object.keys()).filter(unknown)
+                    {
+                        faults.push(format!("{at} has `{name}`, which is not documented"));
+                    }
+                }
                 "items" => {
                     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-                        self.validate(rule, item, &format!("{at}[{index}]"), faults);
+                        self.validate(rule, item, &format!("{at}[{index}]"), false, faults);
                     }
                 }
                 "required" => {
@@ -139,7 +157,10 @@ impl Api {
                     let Some(object) = value.as_object() else { continue };
                     for (name, member) in object {
                         match rule.get(name) {
-                            Some(schema) => self.validate(schema, member, &format!("{at}.{name}"), faults),
+                            Some(schema) => {
+                                self.validate(schema, member, &format!("{at}.{name}"), false, faults);
+                            }
+                            None if part => {}
                             None => faults.push(format!("{at} has `{name}`, which is not documented")),
                         }
                     }

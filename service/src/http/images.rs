@@ -1,7 +1,5 @@
 //! `POST /v1/images`: one image in, its verdict out.
 
-use std::time::Instant;
-
 use actix_multipart::Multipart;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -13,18 +11,15 @@ use utoipa::IntoParams;
 
 use super::auth::{Caller, Scope};
 use super::body::{Body, Form};
+use super::intake::{Route, Words};
 use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
-use super::{State, peer, query};
+use super::{State, intake, query};
 use crate::moderate::{Original, Submission};
-use crate::scheduler::{Lane, Refused};
+use crate::policy::Modality;
+use crate::scheduler::Lane;
 use crate::timestamp;
 use crate::verdict::Verdict;
-
-pub(super) const WORD_BYTES_MAX: usize = 255;
-const METADATA_BYTES_MAX: usize = 4 * 1024;
-const METADATA_DEPTH_MAX: usize = 32;
-const POLICIES_MAX: usize = 64;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -83,17 +78,7 @@ pub(super) async fn moderate_image(
     let admitted = admit(&caller, &state, &request, &request_id, payload).await;
     // What is turned away before it is looked at counts with the submissions that got no verdict.
     let (submission, _in_flight) = admitted.inspect_err(|error| state.metrics.turned_away(error.code()))?;
-    let verdict = tokio::select! {
-        biased;
-        verdict = state.moderator.moderate(submission) => verdict,
-        // Dropped wherever it is: at most a verdict is on record that nobody read.
-        () = peer::left(&request) => {
-            state.metrics.turned_away("client_left");
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "client_left", "the client closed the connection"));
-        }
-    };
-    state.metrics.moderated(&verdict);
-    Ok(web::Json(verdict?))
+    Ok(web::Json(intake::moderate(&state, &request, submission).await?))
 }
 
 /// Reads the request within its bounds and takes a place among those worked on.
@@ -105,41 +90,22 @@ async fn admit<'a>(
     payload: web::Payload,
 ) -> Result<(Submission, SemaphorePermit<'a>), ApiError> {
     let asked: Asked = query(request)?;
-    let idempotency_key = idempotency_key(request)?;
+    let idempotency_key = intake::idempotency_key(request)?;
     state.limits.admit(&state.moderator.store, caller.allowance(), timestamp::now()).await?;
     let (body, form) = read(state, request, payload).await?;
-    let reference = word(form.reference.or(asked.reference), "ref")?;
-    let subject = word(form.subject.or(asked.subject), "subject")?;
-    let metadata = metadata(form.metadata)?;
-    let policies = asked.policies.as_deref().map(policy_list).transpose()?;
-
-    let places = match asked.lane {
-        Lane::Interactive => &state.in_flight,
-        Lane::Bulk => &state.bulk_in_flight,
-    };
-    let in_flight = places.try_acquire().map_err(|_| {
-        ApiError::from(crate::moderate::ModerateError::Busy {
-            refused: Refused::Full,
-            retry_after: state.moderator.scheduler.expected_wait(asked.lane),
-        })
-    })?;
-    let (bytes, budget) = body.into_parts();
-    let submission = Submission {
-        original: Original::new(bytes, budget),
-        project: caller.project().to_owned(),
-        route: "POST /v1/images",
-        source: "upload",
-        lane: asked.lane,
-        key_id: Some(caller.key_id()),
-        actor: caller.actor(),
-        policies,
-        reference,
-        subject,
-        metadata,
+    let metadata = form.metadata.as_deref().map(intake::metadata_text).transpose()?.unwrap_or_default();
+    let words = Words {
+        policies: asked.policies.as_deref().map(intake::policy_list).transpose()?,
+        reference: intake::word(form.reference.or(asked.reference), "ref")?,
+        subject: intake::word(form.subject.or(asked.subject), "subject")?,
+        metadata: Value::Object(metadata),
         idempotency_key,
-        request_id: request_id.to_string(),
-        deadline: Instant::now() + state.request_timeout,
     };
+    let in_flight = intake::place(state, asked.lane)?;
+    let (bytes, budget) = body.into_parts();
+    let original = Original::new(bytes, budget);
+    let route = Route { path: "POST /v1/images", source: "upload", lane: asked.lane };
+    let submission = intake::submission(caller, state, request_id, route, (Modality::Image, original), words);
     Ok((submission, in_flight))
 }
 
@@ -181,58 +147,4 @@ async fn read(state: &State, request: &HttpRequest, payload: web::Payload) -> Re
         )
         .at("Content-Type")),
     }
-}
-
-fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let Some(header) = request.headers().get("idempotency-key") else { return Ok(None) };
-    let key = header.to_str().unwrap_or("").trim();
-    if key.is_empty() || key.len() > WORD_BYTES_MAX {
-        let detail = format!("an idempotency key is 1 to {WORD_BYTES_MAX} visible ASCII characters");
-        return Err(ApiError::malformed("idempotency_key_invalid", detail).at("Idempotency-Key"));
-    }
-    Ok(Some(key.to_owned()))
-}
-
-/// An id of the client's: short, and nothing that a log or a terminal would trip over.
-fn word(word: Option<String>, name: &'static str) -> Result<Option<String>, ApiError> {
-    match word {
-        Some(word)
-            if word.is_empty() || word.len() > WORD_BYTES_MAX || word.chars().any(char::is_control) =>
-        {
-            let detail = format!("`{name}` is 1 to {WORD_BYTES_MAX} bytes without control characters");
-            Err(ApiError::malformed("word_invalid", detail).at(name))
-        }
-        word => Ok(word),
-    }
-}
-
-fn metadata(text: Option<String>) -> Result<Value, ApiError> {
-    let invalid = |detail: String| ApiError::malformed("metadata_invalid", detail).at("metadata");
-    let Some(text) = text else { return Ok(Value::Object(serde_json::Map::new())) };
-    if text.len() > METADATA_BYTES_MAX {
-        return Err(invalid(format!("`metadata` has more than {METADATA_BYTES_MAX} bytes")));
-    }
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| invalid(format!("`metadata` is no JSON: {error}")))?;
-    if !value.is_object() || depth(&value) > METADATA_DEPTH_MAX {
-        return Err(invalid(format!("`metadata` is a JSON object of at most {METADATA_DEPTH_MAX} levels")));
-    }
-    Ok(value)
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn policy_list(text: &str) -> Result<Vec<String>, ApiError> {
-    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    if names.iter().any(String::is_empty) || names.len() > POLICIES_MAX {
-        let detail = format!("`policies` is 1 to {POLICIES_MAX} policy ids, separated by commas");
-        return Err(ApiError::malformed("policies_invalid", detail).at("policies"));
-    }
-    Ok(names)
 }

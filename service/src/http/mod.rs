@@ -9,13 +9,17 @@ pub mod auth;
 mod body;
 mod docs;
 mod images;
+mod intake;
 mod limits;
+mod moderations;
+mod openai;
 mod operations;
 mod overrides;
 mod peer;
 mod policies;
 mod problem;
 mod request_id;
+mod texts;
 mod unrouted;
 mod verdicts;
 
@@ -183,6 +187,8 @@ pub fn serve_metrics(listener: TcpListener, state: web::Data<State>) -> std::io:
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(images::moderate_image)
+        .service(texts::moderate_text)
+        .service(moderations::create_moderation)
         .service(verdicts::verdict_list)
         .service(verdicts::verdict_by_id)
         .service(policies::policy_list)
@@ -233,6 +239,8 @@ fn json_config() -> web::JsonConfig {
     ),
     paths(
         images::moderate_image,
+        texts::moderate_text,
+        moderations::create_moderation,
         verdicts::verdict_list,
         verdicts::verdict_by_id,
         policies::policy_list,

@@ -13,6 +13,7 @@ use crate::media::ErrorKind;
 use crate::moderate::ModerateError;
 use crate::scheduler::Refused;
 use crate::store::StoreError;
+use crate::text::TextError;
 
 /// `application/problem+json`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -236,6 +237,13 @@ impl From<ModerateError> for ApiError {
                     ErrorKind::Unacceptable => StatusCode::UNPROCESSABLE_ENTITY,
                 };
                 Self::new(status, media.code(), media.to_string())
+            }
+            ModerateError::Text(text) => {
+                let status = match text {
+                    TextError::Empty | TextError::NotUtf8 { .. } => StatusCode::BAD_REQUEST,
+                    TextError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                };
+                Self::new(status, text.code(), text.to_string())
             }
             ModerateError::UnknownPolicy(_) => {
                 Self::unacceptable("policy_not_active", error.to_string()).at("policies")

@@ -6,11 +6,15 @@ use reqwest::Method;
 use serde_json::json;
 use shieldgate_tests::{Caller, Gate, samples};
 
+use crate::texts::{self, tiny};
+
 const SCOPES: [&str; 4] = ["moderate", "read", "review", "admin"];
 
 /// Every route of the OpenAPI document and the scopes that open it; an empty list needs no key.
-const ROUTES: [(&str, &str, &[&str]); 17] = [
+const ROUTES: [(&str, &str, &[&str]); 19] = [
     ("POST", "/v1/images", &["moderate"]),
+    ("POST", "/v1/texts", &["moderate"]),
+    ("POST", "/v1/moderations", &["moderate"]),
     ("GET", "/v1/verdicts", &["read"]),
     ("GET", "/v1/verdicts/{id}", &["moderate", "read"]),
     ("GET", "/v1/policies", &["read"]),
@@ -39,6 +43,8 @@ async fn ask(caller: &Caller, method: &str, route: &str) -> u16 {
     let request = caller.request(method, &path);
     let request = match route {
         "/v1/images" => request.header("content-type", "image/png").body(samples::coffee()),
+        "/v1/texts" => request.json(&json!({"text": "a"})),
+        "/v1/moderations" => request.json(&json!({"input": "a"})),
         "/v1/overrides" => {
             request.json(&json!({"policy": "violence", "action": "allow", "reason": "a test"}))
         }
@@ -54,7 +60,8 @@ async fn ask(caller: &Caller, method: &str, route: &str) -> u16 {
 
 #[tokio::test]
 async fn every_route_opens_for_its_scopes_and_no_other() {
-    let gate = Gate::start().await;
+    let (_folder, model) = tiny();
+    let gate = texts::gate(&model).start().await;
     let documented: BTreeSet<(String, String)> = gate.api().routes().into_iter().collect();
     let listed =
         ROUTES.iter().map(|(method, route, _)| ((*method).to_owned(), (*route).to_owned())).collect();
