@@ -42,7 +42,7 @@ pub enum ModelError {
     },
     #[error("`{}` is not the file that was added ({why}); restore it, or add the model again with `shieldgate models add`", path.display())]
     Changed { path: PathBuf, why: String },
-    #[error("`{}`: the head for `{policy}` belongs to the model {expected}, this is {found}; fit it on this model with `shieldgate heads fit`", path.display())]
+    #[error("`{}`: the head for `{policy}` belongs to the model {expected}, this is {found}; heads are fitted on one model and mean nothing to another", path.display())]
     HeadOfAnotherModel { path: PathBuf, policy: String, expected: Digest, found: Digest },
     #[error(transparent)]
     Runtime(#[from] crate::runtime::RuntimeError),

@@ -57,7 +57,7 @@ async fn what_a_decoder_finds_is_what_was_found_in_its_place() {
     ];
     for (lane, bytes) in files.iter().flat_map(|bytes| [(Lane::Interactive, bytes), (Lane::Bulk, bytes)]) {
         let here = media::look(bytes, &limits);
-        match decoders.look(bytes, lane, in_a_minute()).await {
+        match decoders.look(bytes.clone(), lane, in_a_minute()).await {
             Ok((there, _place)) => {
                 let here = here.expect("both look");
                 assert_eq!(there.views.len(), here.views.len());
@@ -88,17 +88,40 @@ async fn a_decoder_reaches_nothing() {
     assert!(!confinement.missing.iter().any(|layer| layer.starts_with("seccomp")), "{confinement:?}");
 }
 
+/// Bulk work leaves a core at once to whoever else wants it.
+#[tokio::test]
+async fn bulk_decoders_give_way() {
+    /// How Linux schedules the children of this process: the 39th field behind the name in brackets.
+    fn policies() -> Vec<String> {
+        let ours = std::process::id().to_string();
+        let stats = std::fs::read_dir("/proc").expect("a list of processes").filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+            let fields: Vec<String> = stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect();
+            (fields.get(1) == Some(&ours)).then(|| fields.get(38).cloned())?
+        });
+        stats.collect()
+    }
+    let idle = libc::SCHED_IDLE.to_string();
+    let decoders = started(own(), Limits::default()).await;
+    decoders.look(png(64, 64), Lane::Interactive, in_a_minute()).await.expect("looks");
+    decoders.look(png(64, 64), Lane::Bulk, in_a_minute()).await.expect("looks");
+    let found = policies();
+    // Other tests' bulk decoders run beside; interactive ones are never so.
+    assert!(found.contains(&idle), "no decoder gives way: {found:?}");
+    assert!(found.contains(&libc::SCHED_OTHER.to_string()), "none is an ordinary one: {found:?}");
+}
+
 /// What the decoder's own estimate should have refused is cut off by the system.
 #[tokio::test]
 async fn memory_beyond_what_it_was_given_costs_one_picture() {
     let mut little = own();
     little.args.push("30000000".into());
     let decoders = started(little, Limits::default()).await;
-    let small = decoders.look(&png(640, 480), Lane::Interactive, in_a_minute()).await;
+    let small = decoders.look(png(640, 480), Lane::Interactive, in_a_minute()).await;
     assert!(small.is_ok(), "{small:?}");
-    let large = decoders.look(&png(5000, 4000), Lane::Interactive, in_a_minute()).await;
+    let large = decoders.look(png(5000, 4000), Lane::Interactive, in_a_minute()).await;
     assert!(matches!(large, Err(DecodeError::Media(MediaError::DecoderFailed))), "{large:?}");
-    let small = decoders.look(&png(640, 480), Lane::Interactive, in_a_minute()).await;
+    let small = decoders.look(png(640, 480), Lane::Interactive, in_a_minute()).await;
     assert!(small.is_ok(), "{small:?}");
 }
 
@@ -106,7 +129,7 @@ async fn memory_beyond_what_it_was_given_costs_one_picture() {
 async fn one_that_dies_costs_one_picture() {
     for script in ["exit 1", "kill -SEGV $$", "head -c 20 >/dev/null; exit 0"] {
         let decoders = started(rogue(script), Limits::default()).await;
-        let answer = decoders.look(&png(64, 64), Lane::Interactive, in_a_minute()).await;
+        let answer = decoders.look(png(64, 64), Lane::Interactive, in_a_minute()).await;
         assert!(matches!(answer, Err(DecodeError::Media(MediaError::DecoderFailed))), "{script}: {answer:?}");
         // A second one was asked, to be fair.
         assert_eq!(decoders.take_failed(), 2, "{script}");
@@ -128,7 +151,7 @@ async fn one_that_lies_is_not_believed() {
     for answer in answers {
         let decoders = started(rogue(&format!("printf '{answer}'; sleep 5")), Limits::default()).await;
         let began = Instant::now();
-        let told = decoders.look(&png(64, 64), Lane::Interactive, in_a_minute()).await;
+        let told = decoders.look(png(64, 64), Lane::Interactive, in_a_minute()).await;
         assert!(matches!(told, Err(DecodeError::Media(MediaError::DecoderFailed))), "{answer}: {told:?}");
         assert!(began.elapsed() < Duration::from_secs(4), "{answer}: it was waited for");
         assert_eq!(decoders.take_failed(), 1, "{answer}");
@@ -139,7 +162,7 @@ async fn one_that_lies_is_not_believed() {
 async fn one_that_computes_without_end_is_ended() {
     let limits = Limits { cpu_max: Duration::from_millis(300), ..Limits::default() };
     let decoders = started(rogue("cat >/dev/null & while :; do :; done"), limits).await;
-    let answer = decoders.look(&png(64, 64), Lane::Interactive, in_a_minute()).await;
+    let answer = decoders.look(png(64, 64), Lane::Interactive, in_a_minute()).await;
     assert!(matches!(answer, Err(DecodeError::Media(MediaError::TooSlow { .. }))), "{answer:?}");
 }
 
@@ -148,7 +171,7 @@ async fn one_that_computes_without_end_is_ended() {
 async fn one_that_does_not_answer_is_ended_with_the_request() {
     let decoders = started(rogue("sleep 600"), Limits::default()).await;
     let until = Instant::now() + Duration::from_millis(300);
-    let answer = decoders.look(&png(64, 64), Lane::Interactive, until).await;
+    let answer = decoders.look(png(64, 64), Lane::Interactive, until).await;
     assert!(matches!(answer, Err(DecodeError::Deadline)), "{answer:?}");
 }
 
@@ -167,7 +190,7 @@ async fn who_leaves_ends_the_decoder() {
     let decoders = started(rogue("sleep 600"), Limits::default()).await;
     for _ in 0..4 {
         let bytes = png(64, 64);
-        let look = decoders.look(&bytes, Lane::Interactive, in_a_minute());
+        let look = decoders.look(bytes, Lane::Interactive, in_a_minute());
         assert!(tokio::time::timeout(Duration::from_millis(100), look).await.is_err());
     }
 }

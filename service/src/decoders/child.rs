@@ -13,9 +13,6 @@ use crate::media;
 pub const COMMAND: &str = "decoder";
 pub(super) const BACKGROUND: &str = "background";
 
-/// The weakest claim on a core there is, for what nobody in particular waits for.
-const NICENESS: i32 = 19;
-
 /// `None` where the process was started for something else. Called first of all, while there is one thread.
 pub fn main() -> Option<ExitCode> {
     let mut args = std::env::args().skip(1);
@@ -28,13 +25,23 @@ pub fn main() -> Option<ExitCode> {
     // What broke is told by the end of the pipe; words could hold content.
     std::panic::set_hook(Box::new(|_| {}));
     if lane.as_deref() == Some(BACKGROUND) {
-        // Refused it is no reason not to decode.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        give_way();
     }
     Some(match serve(memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
+}
+
+/// For what nobody in particular waits for: whoever else wants the core has it at once. A mere priority would
+/// not do: Linux lets a task of the lowest finish its slice, milliseconds for each wake-up of an upload.
+/// Refused it is no reason not to decode.
+fn give_way() {
+    // SAFETY: zeros are the only parameters this policy has.
+    unsafe {
+        let none: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none);
+    }
 }
 
 fn serve(memory: u64) -> io::Result<()> {

@@ -18,7 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 pub use self::confine::Confinement;
 pub use self::process::Program;
@@ -39,9 +42,16 @@ pub enum DecodeError {
 /// Decoders of both lanes.
 #[derive(Debug)]
 pub struct Decoders {
+    pool: Arc<Pool>,
+    /// Where pipes are read: a worker of the HTTP server has one thread, on which a large picture would hold up
+    /// every other request.
+    runtime: Handle,
+}
+
+#[derive(Debug)]
+struct Pool {
     program: Program,
     limits: Limits,
-    all: Arc<Semaphore>,
     interactive: Bench,
     bulk: Bench,
     failed: AtomicU64,
@@ -59,12 +69,12 @@ struct Bench {
 /// ahead of the memory.
 #[derive(Debug)]
 pub struct Place {
-    _all: OwnedSemaphorePermit,
-    _lane: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Decoders {
-    /// So many decode at once; of those, bulk work has half, for it must not make a person wait for a core.
+    /// So many decode at once; beside them bulk work has half as many. Those take only what the others leave of
+    /// the cores, which may be little for long: they must not hold a place that a person waits for.
     /// One is started, so that what is wrong is found here.
     pub async fn start(program: Program, at_once: usize, limits: Limits) -> io::Result<(Self, Confinement)> {
         let at_once = at_once.max(1);
@@ -75,20 +85,41 @@ impl Decoders {
             places: Arc::new(Semaphore::new(places)),
             background,
         };
-        let decoders = Self {
+        let pool = Pool {
             program,
             limits,
-            all: Arc::new(Semaphore::new(at_once)),
             interactive: bench(vec![first], at_once, false),
             bulk: bench(Vec::new(), (at_once / 2).max(1), true),
             failed: AtomicU64::new(0),
         };
-        Ok((decoders, confinement))
+        Ok((Self { pool: Arc::new(pool), runtime: Handle::current() }, confinement))
     }
 
     /// What is in the bytes, and the place it was found at. Dropped on the way it ends the decoder, so that a
     /// picture nobody waits for costs nothing more.
     pub async fn look(
+        &self,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<(Looked, Place), DecodeError> {
+        let pool = Arc::clone(&self.pool);
+        let look = async move { pool.look(bytes.as_ref(), lane, deadline).await };
+        // A set, for it ends its task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn_on(look.in_current_span(), &self.runtime);
+        let ended = || DecodeError::Unavailable(io::Error::other("its task ended before its time"));
+        task.join_next().await.and_then(Result::ok).ok_or_else(ended)?
+    }
+
+    /// Decoders that failed or were ended for what a picture did, since the last call.
+    pub fn take_failed(&self) -> u64 {
+        self.pool.failed.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Pool {
+    async fn look(
         &self,
         bytes: &[u8],
         lane: Lane,
@@ -139,15 +170,7 @@ impl Decoders {
 
     async fn place(&self, bench: &Bench) -> Result<Place, DecodeError> {
         let closed = |_| DecodeError::Unavailable(io::ErrorKind::BrokenPipe.into());
-        Ok(Place {
-            _lane: Arc::clone(&bench.places).acquire_owned().await.map_err(closed)?,
-            _all: Arc::clone(&self.all).acquire_owned().await.map_err(closed)?,
-        })
-    }
-
-    /// Decoders that failed or were ended for what a picture did, since the last call.
-    pub fn take_failed(&self) -> u64 {
-        self.failed.swap(0, Ordering::Relaxed)
+        Ok(Place { _permit: Arc::clone(&bench.places).acquire_owned().await.map_err(closed)? })
     }
 }
 

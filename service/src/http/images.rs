@@ -11,8 +11,8 @@ use utoipa::IntoParams;
 
 use super::auth::{Caller, Scope};
 use super::body::{Body, Form};
-use super::intake::{Route, Words};
-use super::problem::{ApiError, Problem};
+use super::intake::{Refused, Route, Words};
+use super::problem::ApiError;
 use super::request_id::RequestId;
 use super::{State, intake, query};
 use crate::moderate::{Original, Submission};
@@ -53,16 +53,7 @@ struct Asked {
     )),
     responses(
         (status = 200, description = "The recorded verdict", body = Verdict),
-        (status = 400, description = "Malformed request", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No or an unknown key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope `moderate`", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The idempotency key belongs to another request", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too many bytes", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not a supported image", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "An image, but not one to accept; or a policy that is not active", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Overloaded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No verdict could be given or recorded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("key" = []))
 )]

@@ -12,18 +12,54 @@ use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use super::request_id::RequestId;
 use super::{State, peer};
 use crate::moderate::{ModerateError, Original, Submission};
 use crate::policy::Modality;
-use crate::scheduler::{Lane, Refused};
+use crate::scheduler::{self, Lane};
 use crate::verdict::Verdict;
 
 pub(super) const WORD_BYTES_MAX: usize = 255;
 const METADATA_BYTES_MAX: usize = 4 * 1024;
 const METADATA_DEPTH_MAX: usize = 32;
 const POLICIES_MAX: usize = 64;
+
+/// What any of these routes may answer in a verdict's place; documentation only.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it is a list of responses, not a value")]
+pub(super) enum Refused {
+    /// Malformed request
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(Problem),
+    /// No or an unknown key
+    #[response(status = 401, content_type = "application/problem+json")]
+    NoKey(Problem),
+    /// The key lacks the scope `moderate`
+    #[response(status = 403, content_type = "application/problem+json")]
+    NoScope(Problem),
+    /// The body came too slowly
+    #[response(status = 408, content_type = "application/problem+json")]
+    Slow(Problem),
+    /// The idempotency key belongs to another request
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(Problem),
+    /// Too many bytes
+    #[response(status = 413, content_type = "application/problem+json")]
+    Large(Problem),
+    /// Another content type than the route takes, or not a supported image
+    #[response(status = 415, content_type = "application/problem+json")]
+    Unsupported(Problem),
+    /// An image, but not one to accept; or a policy that is not active
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unacceptable(Problem),
+    /// Overloaded; see `Retry-After`
+    #[response(status = 429, content_type = "application/problem+json")]
+    Overloaded(Problem),
+    /// No verdict could be given or recorded; see `Retry-After`
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+}
 
 /// What is said about a content.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +88,7 @@ pub(super) fn place(state: &State, lane: Lane) -> Result<SemaphorePermit<'_>, Ap
     };
     places.try_acquire().map_err(|_| {
         ApiError::from(ModerateError::Busy {
-            refused: Refused::Full,
+            refused: scheduler::Refused::Full,
             retry_after: state.moderator.scheduler.expected_wait(lane),
         })
     })

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::State;
 use super::auth::{Caller, Scope};
-use super::intake::{self, Route, Words};
+use super::intake::{self, Refused, Route, Words};
 use super::openai::{self, Feeds, Moderation};
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use super::request_id::RequestId;
 use crate::moderate::{Original, Submission};
 use crate::policy::Modality;
@@ -63,21 +63,12 @@ enum Part {
 #[utoipa::path(
     tag = "moderation",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "At most 240 characters; for 24 hours the same request under the same key gets the same verdicts"),
+        ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters; for 24 hours the same request under the same key gets the same verdicts"),
     ),
     request_body = ModerationRequest,
     responses(
         (status = 200, description = "The results; the verdicts are on record", body = Moderation),
-        (status = 400, description = "Malformed request", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No or an unknown key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope `moderate`", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The idempotency key belongs to another request", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too many bytes", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not a supported image", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "An image, but not one to accept", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Overloaded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No verdict could be given or recorded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("key" = []))
 )]

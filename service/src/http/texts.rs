@@ -7,8 +7,8 @@ use tokio::sync::SemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::{Caller, Scope};
-use super::intake::{self, Route, Words};
-use super::problem::{ApiError, Problem};
+use super::intake::{self, Refused, Route, Words};
+use super::problem::ApiError;
 use super::request_id::RequestId;
 use super::{State, query};
 use crate::moderate::{Original, Submission};
@@ -56,15 +56,7 @@ pub(super) struct TextRequest {
     request_body = TextRequest,
     responses(
         (status = 200, description = "The recorded verdict", body = Verdict),
-        (status = 400, description = "Malformed request", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No or an unknown key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope `moderate`", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The idempotency key belongs to another request", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too many bytes", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A policy that is not active", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Overloaded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No verdict could be given or recorded; see `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("key" = []))
 )]

@@ -312,7 +312,7 @@ impl Moderator {
         (lane, deadline): (Lane, Instant),
     ) -> Result<(Facts, Arc<Views>), ModerateError> {
         let span = tracing::info_span!("decode", bytes = original.as_ref().len());
-        let look = self.decoders.look(original.as_ref(), lane, deadline).instrument(span);
+        let look = self.decoders.look(original.clone(), lane, deadline).instrument(span);
         let (mut looked, place) = look.await.map_err(|error| match error {
             DecodeError::Media(error) => error.into(),
             DecodeError::Deadline => self.busy(lane, Refused::Deadline),

@@ -98,6 +98,8 @@ async fn what_is_no_text_is_refused() {
     post(json!({"text": "a", "metadata": [1]})).await.refused(400, "metadata_invalid");
     let unknown = caller.post("/v1/texts?policies=none", &json!({"text": "a"})).await;
     unknown.refused(422, "policy_not_active");
+    let form = caller.request(reqwest::Method::POST, "/v1/texts").header("content-type", "text/plain");
+    caller.send(form.body("a")).await.refused(415, "content_type_unsupported");
     // A policy for images is none for texts.
     let foreign = caller.post("/v1/texts?policies=sexual", &json!({"text": "a"})).await;
     foreign.refused(422, "policy_not_active");

@@ -105,7 +105,7 @@ impl Ways {
         let heads = heads.map(|heads| heads.heads).unwrap_or_default();
         if heads.is_empty() && template.is_none() {
             let reason = "there is neither a head for a policy in it nor a chat template beside it, so that the \
-                          model can't be asked; fit heads with `shieldgate heads fit`";
+                          model can't be asked; add the checkpoint's own chat template, or heads";
             return Err(ModelError::broken(&folder.join(heads::FILE), reason));
         }
         Ok(Self { heads, template, reads, pools })

@@ -44,7 +44,7 @@ impl<'p, R: Read> Source<'p, R> {
     }
 
     /// That `bytes` more are there, before anything is made for them.
-    fn expect(&self, bytes: u64) -> Result<(), CheckpointError> {
+    fn needs(&self, bytes: u64) -> Result<(), CheckpointError> {
         let end = self.at.saturating_add(bytes);
         if end > self.length {
             return Err(self.truncated(end));
@@ -56,7 +56,7 @@ impl<'p, R: Read> Source<'p, R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), CheckpointError> {
-        self.expect(bytes.len() as u64)?;
+        self.needs(bytes.len() as u64)?;
         self.reader
             .read_exact(bytes)
             .map_err(|source| CheckpointError::Read { path: self.path.to_path_buf(), source })?;
@@ -84,7 +84,7 @@ impl<'p, R: Read> Source<'p, R> {
         if length > max {
             return Err(self.refuse_at(at, format!("a text claims {length} bytes; {max} are allowed")));
         }
-        self.expect(length)?;
+        self.needs(length)?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| self.refuse_at(at, "a text is not UTF-8"))
@@ -161,7 +161,7 @@ impl<'p, R: Read> Source<'p, R> {
             return Err(self.refuse_at(at, reason));
         }
         self.elements -= count;
-        self.expect(count * least)?;
+        self.needs(count * least)?;
         let range = 0..count;
         Ok(match kind {
             8 => {
