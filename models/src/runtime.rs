@@ -7,7 +7,12 @@ use std::sync::Arc;
 
 use ort::environment::Environment;
 use ort::session::{RunOptions, Session};
+use ort::value::{DynValue, Tensor};
 
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::gguf::Packed;
+use crate::checkpoint::weights::Weights;
+use crate::graph::{Blocks, Built};
 use crate::{Failure, Stop};
 
 /// Where models run.
@@ -67,6 +72,9 @@ pub enum RuntimeError {
     },
     #[error("ONNX Runtime could not be set up")]
     Environment(#[source] ort::Error),
+    /// Weights that the session is given could not be read.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
 }
 
 pub struct Runtime {
@@ -117,18 +125,25 @@ impl Runtime {
         open().map_err(|source| RuntimeError::Session { what: format!("`{}`", path.display()), source })
     }
 
-    /// A session over a graph in memory whose weights lie in files below `weights_folder`.
-    pub fn session_from_graph(&self, graph: &[u8], weights_folder: &Path) -> Result<Session, RuntimeError> {
+    /// A session over a graph in memory and the weights it was built over.
+    pub fn session_from_graph(&self, graph: &Built, weights: &Weights) -> Result<Session, RuntimeError> {
+        let mut values = Vec::new();
+        for blocks in &graph.blocks {
+            let packed = weights.pack(&blocks.tensor)?;
+            values.extend(initializers(blocks, packed).map_err(RuntimeError::Environment)?);
+        }
         let open = || -> ort::Result<Session> {
-            self.builder()?
-                .with_config_entry(
-                    "session.model_external_initializers_file_folder_path",
-                    weights_folder.to_string_lossy(),
-                )?
-                .commit_from_memory(graph)
+            let folder = weights.folder().to_string_lossy();
+            let mut builder = self
+                .builder()?
+                .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
+            for (name, value) in values {
+                builder = builder.with_initializer(name, value)?;
+            }
+            builder.commit_from_memory(&graph.onnx)
         };
         open().map_err(|source| RuntimeError::Session {
-            what: format!("a graph over the weights in `{}`", weights_folder.display()),
+            what: format!("a graph over the weights in `{}`", weights.folder().display()),
             source,
         })
     }
@@ -147,6 +162,18 @@ impl Runtime {
                 .error_on_failure()])?,
         })
     }
+}
+
+/// A packed weight as the values of the initializers that it fills; no number is copied.
+fn initializers(blocks: &Blocks, packed: Packed) -> ort::Result<Vec<(String, DynValue)>> {
+    let weights = Tensor::from_array((blocks.weights.dims.clone(), packed.weights))?.into_dyn();
+    let scales = Tensor::from_array((blocks.scales.dims.clone(), packed.scales))?.into_dyn();
+    let mut values = vec![(blocks.weights.name.clone(), weights), (blocks.scales.name.clone(), scales)];
+    if let Some(zero_points) = &blocks.zero_points {
+        let value = Tensor::from_array((zero_points.dims.clone(), packed.zero_points))?.into_dyn();
+        values.push((zero_points.name.clone(), value));
+    }
+    Ok(values)
 }
 
 fn probe_cuda(environment: &Environment, device: i32) -> ort::Result<()> {

@@ -1,4 +1,4 @@
-//! Checkpoint folders as transformers writes them: weights, configuration, and what can be wrong with them.
+//! Checkpoints as transformers and llama.cpp write them: weights, configuration, and what can be wrong with them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,6 +10,7 @@ pub mod config;
 pub mod gguf;
 pub mod preprocessor;
 pub mod safetensors;
+pub mod weights;
 
 /// No JSON file of a checkpoint is larger, the tokenizer (33 MB for Gemma 3) included.
 const TEXT_BYTES_MAX: u64 = 256 << 20;

@@ -69,8 +69,8 @@ pub(super) fn decoding(
 ) -> Result<Attended, GraphError> {
     let Decoding { name, hidden, heads, kv_heads, head_dim, norm_epsilon, scale, cap } = *shape;
     let mut heads_of = |part: &str, count: usize| -> Result<Value, GraphError> {
-        let weight = graph.weight(&format!("{name}.{part}_proj.weight"), &[count * head_dim, hidden])?;
-        let flat = graph.linear(&format!("{path}/{part}_proj"), x, &weight)?;
+        let weight = format!("{name}.{part}_proj.weight");
+        let flat = graph.projected(&format!("{path}/{part}_proj"), x, &weight, [count * head_dim, hidden])?;
         let split = [Axis::Same, Axis::Same, Axis::Is(count), Axis::Is(head_dim)];
         let split = graph.reshape(&format!("{path}/{part}_heads"), &flat, &split)?;
         graph.transpose(&format!("{path}/{part}_transposed"), &split, &[0, 2, 1, 3])
@@ -114,8 +114,8 @@ pub(super) fn decoding(
         &joined,
         &[Axis::Same, Axis::Same, Axis::Is(heads * head_dim)],
     )?;
-    let weight = graph.weight(&format!("{name}.o_proj.weight"), &[hidden, heads * head_dim])?;
-    let hidden = graph.linear(&format!("{path}/o_proj"), &joined, &weight)?;
+    let weight = format!("{name}.o_proj.weight");
+    let hidden = graph.projected(&format!("{path}/o_proj"), &joined, &weight, [hidden, heads * head_dim])?;
     Ok(Attended { hidden, key, value: present })
 }
 

@@ -9,9 +9,10 @@ use super::attention::{Attended, BATCH, Decoding, LENGTH, PAST, Past, Shared, TO
 use super::mlp::{Gated, gated};
 use super::ops::Axis;
 use super::repeat::{GROUPS, Repeat};
-use super::{Dim, Graph, GraphError, Type, Value, norm};
+use super::weights::Table;
+use super::{Built, Dim, Graph, GraphError, Type, Value, norm};
 use crate::checkpoint::config::{Config, LayerKind, TextConfig};
-use crate::checkpoint::safetensors::Weights;
+use crate::checkpoint::weights::Weights;
 
 /// Token ids before the image, [batch, any].
 pub const BEFORE: &str = "ids_before";
@@ -63,7 +64,7 @@ impl Part {
     }
 }
 
-pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> {
+pub fn build(config: &Config, weights: &Weights) -> Result<Built, GraphError> {
     let text = &config.text;
     let mut graph = Graph::new("decoder", weights);
     let half = text.head_dim / 2;
@@ -83,7 +84,7 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
     let [local_cos, local_sin, local_mask] = of_kind([LOCAL_COS, LOCAL_SIN, LOCAL_MASK])?;
     let last = graph.input(LAST, Type::I64, &[BATCH])?;
 
-    let embedding = graph.stored_weight(EMBEDDING, &[text.vocabulary, text.hidden])?;
+    let embedding = graph.table(EMBEDDING, [text.vocabulary, text.hidden])?;
     let mut x = embedded(&mut graph, text.hidden, &embedding, [&before, &features, &after])?;
     let mut repeat = None;
     for (at, kind) in text.layers.iter().enumerate() {
@@ -112,7 +113,7 @@ pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> 
 fn embedded(
     graph: &mut Graph<'_>,
     hidden: usize,
-    embedding: &Value,
+    embedding: &Table,
     [before, features, after]: [&Value; 3],
 ) -> Result<Value, GraphError> {
     let scale = embedding_scale(graph, hidden)?;
@@ -133,11 +134,10 @@ pub(super) fn scaled_rows(
     graph: &mut Graph<'_>,
     path: &str,
     ids: &Value,
-    embedding: &Value,
+    embedding: &Table,
     scale: &Value,
 ) -> Result<Value, GraphError> {
-    let rows = graph.gather(&format!("{path}/gather"), embedding, ids)?;
-    let rows = if rows.kind == Type::F32 { rows } else { graph.widen(&format!("{path}/cast"), &rows)? };
+    let rows = graph.rows(&format!("{path}/gather"), embedding, ids)?;
     graph.mul(path, &rows, scale)
 }
 
@@ -209,7 +209,7 @@ fn head(
     config: &Config,
     x: &Value,
     last: &Value,
-    embedding: &Value,
+    embedding: &Table,
 ) -> Result<Value, GraphError> {
     let text = &config.text;
     let ends = ends(graph, text, x, last)?;
@@ -235,19 +235,18 @@ pub(super) fn logits(
     text: &TextConfig,
     answers: &[u32],
     normed: &Value,
-    embedding: &Value,
+    embedding: &Table,
 ) -> Result<Value, GraphError> {
     let untied;
     let table = if text.tied_head {
         embedding
     } else {
-        untied = graph.stored_weight("lm_head.weight", &[text.vocabulary, text.hidden])?;
+        untied = graph.table("lm_head.weight", [text.vocabulary, text.hidden])?;
         &untied
     };
     let ids: Vec<i64> = answers.iter().map(|id| i64::from(*id)).collect();
     let ids = graph.ints("/head/answers", &ids, &[ids.len()])?;
-    let rows = graph.gather("/head/rows", table, &ids)?;
-    let rows = if rows.kind == Type::F32 { rows } else { graph.widen("/head/rows/cast", &rows)? };
+    let rows = graph.rows("/head/rows", table, &ids)?;
     let logits = graph.linear("/head/logits", normed, &rows)?;
     match text.logit_cap {
         Some(cap) => graph.capped("/head/capped", &logits, cap),

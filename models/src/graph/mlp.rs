@@ -24,14 +24,14 @@ pub(super) fn gated(
     shape: &Gated<'_>,
 ) -> Result<Value, GraphError> {
     let Gated { name, hidden, inner } = *shape;
-    let gate = graph.weight(&format!("{name}.gate_proj.weight"), &[inner, hidden])?;
-    let up = graph.weight(&format!("{name}.up_proj.weight"), &[inner, hidden])?;
-    let down = graph.weight(&format!("{name}.down_proj.weight"), &[hidden, inner])?;
-    let gate = graph.linear(&format!("{path}/gate_proj"), x, &gate)?;
+    let projected = |graph: &mut Graph<'_>, part: &str, x: &Value, shape| {
+        graph.projected(&format!("{path}/{part}"), x, &format!("{name}.{part}.weight"), shape)
+    };
+    let gate = projected(graph, "gate_proj", x, [inner, hidden])?;
     let gate = graph.gelu(&format!("{path}/gelu"), &gate, "tanh")?;
-    let up = graph.linear(&format!("{path}/up_proj"), x, &up)?;
+    let up = projected(graph, "up_proj", x, [inner, hidden])?;
     let product = graph.mul(&format!("{path}/product"), &gate, &up)?;
-    graph.linear(&format!("{path}/down_proj"), &product, &down)
+    projected(graph, "down_proj", &product, [hidden, inner])
 }
 
 /// `x · wᵀ + b`; `name` is the weights' path without `.weight` and `.bias`.
@@ -42,9 +42,8 @@ pub(super) fn biased(
     name: &str,
     [input, out]: [usize; 2],
 ) -> Result<Value, GraphError> {
-    let weight = graph.weight(&format!("{name}.weight"), &[out, input])?;
+    let product = graph.projected(path, x, &format!("{name}.weight"), [out, input])?;
     let bias = graph.weight(&format!("{name}.bias"), &[out])?;
-    let product = graph.linear(path, x, &weight)?;
     graph.add(&format!("{path}/bias"), &product, &bias)
 }
 

@@ -1,4 +1,4 @@
-//! Writes ONNX graphs whose weights stay in the checkpoint's own safetensors files, as external data.
+//! Writes ONNX graphs whose weights stay in the checkpoint's own files ([`weights`]).
 //!
 //! Each operation computes its result's shape as it is added, so a wrong axis is reported at the node
 //! that made it. Names are paths (`/decoder/layers.0/attention/q_proj`), so that a profile or an error
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::safetensors::{Storage, Tensor, Weights};
+use crate::checkpoint::weights::Weights;
 
 pub mod attention;
 pub mod decoder;
@@ -20,10 +20,13 @@ mod ops;
 mod repeat;
 pub mod text;
 pub mod vision;
+mod weights;
+
+pub use weights::{Blocks, Built};
 
 use onnx::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// Raised with every change to what the graphs compute; part of a judge's digest.
@@ -31,7 +34,7 @@ pub const GRAPH_VERSION: u32 = 2;
 
 const OPSET: i64 = 23;
 const IR_VERSION: i64 = 11;
-/// `FusedMatMul` and `MultiHeadAttention`.
+/// `FusedMatMul`, `MultiHeadAttention`, `MatMulNBits` and `GatherBlockQuantized`.
 const MICROSOFT: &str = "com.microsoft";
 
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +64,14 @@ pub enum Type {
     F16,
     BF16,
     I64,
+    U8,
 }
 
 impl Type {
     fn number(self) -> i32 {
         match self {
             Self::F32 => 1,
+            Self::U8 => 2,
             Self::I64 => 7,
             Self::F16 => 10,
             Self::BF16 => 16,
@@ -99,6 +104,8 @@ pub enum Attribute {
 pub struct Graph<'w> {
     name: &'static str,
     weights: &'w Weights,
+    /// Weights in blocks that the session is given as it is made.
+    blocks: Vec<Blocks>,
     proto: GraphProto,
     /// Every name of a value or a node; none may be taken twice.
     names: BTreeSet<String>,
@@ -106,11 +113,10 @@ pub struct Graph<'w> {
 
 impl<'w> Graph<'w> {
     pub fn new(name: &'static str, weights: &'w Weights) -> Self {
-        Self { name, weights, proto: GraphProto::default(), names: BTreeSet::new() }
+        Self { name, weights, blocks: Vec::new(), proto: GraphProto::default(), names: BTreeSet::new() }
     }
 
-    /// The ONNX file, some ten KB.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Built {
         self.proto.name = Some(self.name.to_owned());
         let opset = |domain: &str, version| OperatorSetIdProto {
             domain: Some(domain.to_owned()),
@@ -123,7 +129,7 @@ impl<'w> Graph<'w> {
             graph: Some(self.proto),
             opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1)],
         };
-        model.encode_to_vec()
+        Built { onnx: model.encode_to_vec(), blocks: self.blocks }
     }
 
     fn take_name(&mut self, name: &str) -> Result<(), GraphError> {
@@ -160,40 +166,6 @@ impl<'w> Graph<'w> {
         self.names.remove(&value.name);
         self.proto.output.push(info(&named));
         Ok(named)
-    }
-
-    /// A weight as single-precision numbers; stored narrower, it passes through a cast.
-    pub fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, GraphError> {
-        let stored = self.stored_weight(name, shape)?;
-        if stored.kind == Type::F32 { Ok(stored) } else { self.widen(&format!("/cast/{name}"), &stored) }
-    }
-
-    /// A weight as it is stored.
-    pub fn stored_weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, GraphError> {
-        let tensor: Tensor = self.weights.tensor(name, shape)?;
-        self.take_name(name)?;
-        let kind = match tensor.storage {
-            Storage::F32 => Type::F32,
-            Storage::F16 => Type::F16,
-            Storage::BF16 => Type::BF16,
-        };
-        let entry = |key: &str, value: String| StringStringEntryProto {
-            key: Some(key.to_owned()),
-            value: Some(value),
-        };
-        self.proto.initializer.push(TensorProto {
-            dims: shape.iter().map(|side| *side as i64).collect(),
-            data_type: Some(kind.number()),
-            name: Some(name.to_owned()),
-            raw_data: None,
-            external_data: vec![
-                entry("location", tensor.file.to_string()),
-                entry("offset", tensor.offset.to_string()),
-                entry("length", tensor.bytes.to_string()),
-            ],
-            data_location: Some(1),
-        });
-        Ok(Value { name: name.to_owned(), kind, dims: shape.iter().map(|side| Dim::from(*side)).collect() })
     }
 
     pub fn floats(&mut self, name: &str, numbers: &[f32], dims: &[usize]) -> Result<Value, GraphError> {
@@ -319,7 +291,7 @@ mod tests {
         let mut bytes = 2u64.to_le_bytes().to_vec();
         bytes.extend(b"{}");
         std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
-        Weights::read(folder.path()).unwrap()
+        Weights::safetensors(folder.path()).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Normalisations over the last axis.
 //!
-//! Gemma: `x / √(mean(x²) + ε) · (1 + w)` (transformers `Gemma3RMSNorm`); the `1 +` is a node, because the
-//! weights stay as the checkpoint has them. SigLIP: `(x − mean) / √(var + ε) · w + b` (`torch.nn.LayerNorm`).
+//! Gemma: `x / √(mean(x²) + ε) · (1 + w)` (transformers `Gemma3RMSNorm`); the `1 +` is a node where the
+//! checkpoint does not have it, because the weights stay as they are. SigLIP: `(x − mean) / √(var + ε) · w + b` (`torch.nn.LayerNorm`).
 
 use super::{Attribute, Dim, Graph, GraphError, Value};
 
@@ -23,9 +23,7 @@ pub(super) fn rms(
     weight: &str,
     epsilon: f32,
 ) -> Result<Value, GraphError> {
-    let weight = graph.weight(weight, &[width(x, path)?])?;
-    let one = graph.floats(&format!("{path}/one"), &[1.0], &[1])?;
-    let scale = graph.add(&format!("{path}/one_plus_weight"), &weight, &one)?;
+    let scale = graph.norm_scale(path, weight, width(x, path)?)?;
     let attributes = vec![Attribute::Float("epsilon", epsilon), Attribute::Int("axis", -1)];
     graph.node(path, ("", "RMSNormalization"), &[x, &scale], (x.kind, x.dims.clone()), attributes)
 }

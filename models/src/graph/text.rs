@@ -11,9 +11,9 @@ use super::decoder::{
     EMBEDDING, FINAL_NORM, GLOBAL_COS, GLOBAL_MASK, GLOBAL_SIN, LAST, LOCAL_COS, LOCAL_MASK, LOCAL_SIN,
     LOGITS, Part, ROWS, embedding_scale, ends, layer, logits, past, present_name, scaled_rows,
 };
-use super::{Dim, Graph, GraphError, Type, Value, norm};
+use super::{Built, Dim, Graph, GraphError, Type, Value, norm};
 use crate::checkpoint::config::{LayerKind, TextConfig};
-use crate::checkpoint::safetensors::Weights;
+use crate::checkpoint::weights::Weights;
 
 /// Raised with every change to what this graph computes beside the parts it shares; part of a judge's digest.
 pub const VERSION: u32 = 1;
@@ -70,7 +70,7 @@ pub fn kept(window: usize) -> usize {
     window.saturating_sub(1).max(1)
 }
 
-pub fn build(text: &TextConfig, reads: &Reads, weights: &Weights) -> Result<Vec<u8>, GraphError> {
+pub fn build(text: &TextConfig, reads: &Reads, weights: &Weights) -> Result<Built, GraphError> {
     let mut graph = Graph::new("text", weights);
     let rows_dims = [Dim::Named("rope_rows_count"), (text.head_dim / 2).into()];
     let ids = graph.input(IDS, Type::I64, &[BATCH, LENGTH])?;
@@ -85,7 +85,7 @@ pub fn build(text: &TextConfig, reads: &Reads, weights: &Weights) -> Result<Vec<
     let global = of_kind([GLOBAL_COS, GLOBAL_SIN, GLOBAL_MASK], TOTAL)?;
     let local = of_kind([LOCAL_COS, LOCAL_SIN, LOCAL_MASK], LOCAL_TOTAL)?;
 
-    let embedding = graph.stored_weight(EMBEDDING, &[text.vocabulary, text.hidden])?;
+    let embedding = graph.table(EMBEDDING, [text.vocabulary, text.hidden])?;
     let scale = embedding_scale(&mut graph, text.hidden)?;
     let mut x = scaled_rows(&mut graph, "/decoder/embedding", &ids, &embedding, &scale)?;
     let mut pools = Pools::new(&mut graph, &reads.taps)?;

@@ -5,9 +5,9 @@
 use super::attention::{BATCH, Seeing, seeing};
 use super::mlp::{Plain, plain};
 use super::ops::Axis;
-use super::{Attribute, Graph, GraphError, Type, Value, norm};
+use super::{Attribute, Built, Graph, GraphError, Type, Value, norm};
 use crate::checkpoint::config::Config;
-use crate::checkpoint::safetensors::Weights;
+use crate::checkpoint::weights::Weights;
 
 pub const PIXELS: &str = "pixel_values";
 pub const FEATURES: &str = "image_features";
@@ -16,7 +16,7 @@ pub const FEATURES: &str = "image_features";
 /// pixels [batch, 3, side, side] ─ patches ─ + positions ─ layers ─ LayerNorm ─ pool ─ RMSNorm ─ projection ─
 ///                                                                  features [batch, tokens, hidden]
 /// ```
-pub fn build(config: &Config, weights: &Weights) -> Result<Vec<u8>, GraphError> {
+pub fn build(config: &Config, weights: &Weights) -> Result<Built, GraphError> {
     let mut graph = Graph::new("vision", weights);
     let side = config.vision.image;
     let pixels = graph.input(PIXELS, Type::F32, &[BATCH, 3usize.into(), side.into(), side.into()])?;

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot set up fails")]
 
 mod files;
+mod judge;
 mod packed;
 mod real;
 mod states;

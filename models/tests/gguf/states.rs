@@ -1,5 +1,5 @@
-//! A GGUF's weights, shape and vocabulary, laid out as a checkpoint's folder, make a reader with the
-//! reference's hidden states.
+//! A GGUF makes a reader with the reference's hidden states: exactly where its weights, shape and vocabulary are
+//! laid out as a checkpoint's folder, closely as the file is.
 
 use std::path::Path;
 
@@ -74,6 +74,39 @@ fn a_reader_over_its_numbers_has_the_references_hidden_states() -> anyhow::Resul
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+    Ok(())
+}
+
+/// A folder with nothing but the file.
+pub(super) fn alone(file: &Path) -> anyhow::Result<tempfile::TempDir> {
+    let alone = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(file, alone.path().join("a name of its own.gguf"))?;
+    Ok(alone)
+}
+
+pub(super) fn cosine(a: impl IntoIterator<Item = f64>, b: &[f32]) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0f64, 0f64, 0f64);
+    for (a, b) in a.into_iter().zip(b.iter().map(|b| f64::from(*b))) {
+        (dot, aa, bb) = (dot + a * b, aa + a * a, bb + b * b);
+    }
+    dot / (aa * bb).sqrt()
+}
+
+#[test]
+fn a_reader_over_the_file_itself_comes_close() -> anyhow::Result<()> {
+    let file = folder().join("tiny.gguf");
+    let laid = tempfile::tempdir()?;
+    lay_out(&Gguf::open(&file)?, laid.path())?;
+    let golden = golden("tiny.json")?;
+    let texts: Vec<&str> = golden.samples.iter().map(|sample| sample.text.as_str()).collect();
+    let (exact, found) = (states(laid.path(), &texts)?, states(alone(&file)?.path(), &texts)?);
+    for ((exact, found), text) in exact.iter().zip(&found).zip(&texts) {
+        for (exact, found) in exact.chunks(32).zip(found.chunks(32)) {
+            let cosine = cosine(exact.iter().map(|number| f64::from(*number)), found);
+            assert!(cosine >= 0.99, "{text:?}: {cosine}");
+            assert_ne!(exact, found, "the file has weights in blocks");
+        }
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub use block::Stored;
 pub use header::GgufTensor;
 pub use pack::{Packed, PackedForm};
 pub use value::{Metadata, Value};
-pub use vocabulary::anybody_may_write;
+pub use vocabulary::{ChatTemplate, anybody_may_write};
 
 use header::Header;
 

@@ -75,7 +75,9 @@ const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -97,7 +99,29 @@ struct Token {
     kind: Kind,
 }
 
+/// The chat template that a file carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    pub source: String,
+    /// What the template may name: `bos_token` and `eos_token`.
+    pub special_tokens: Vec<(String, String)>,
+}
+
 impl Gguf {
+    /// None in the file of a base model.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {
+        let metadata = self.metadata();
+        let Some(source) = metadata.text(CHAT_TEMPLATE)? else { return Ok(None) };
+        let tokens = metadata.texts(TOKENS)?.unwrap_or_default();
+        let mut special_tokens = Vec::new();
+        for (name, key) in [("bos_token", BOS), ("eos_token", EOS)] {
+            if let Some(token) = metadata.count(key)?.and_then(|id| tokens.get(id)) {
+                special_tokens.push((name.to_owned(), token.to_string()));
+            }
+        }
+        Ok(Some(ChatTemplate { source: source.to_owned(), special_tokens }))
+    }
+
     /// Adds `<bos>` where the file says so and the caller asks for special tokens.
     pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
         let metadata = self.metadata();

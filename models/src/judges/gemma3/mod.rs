@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::config::gemma::GemmaConfig;
 use crate::graph::text::{Reads, Tap};
 use crate::graph::{GRAPH_VERSION, text as graph};
 use crate::installed::{Checked, FileRecord, ModelError};
 use crate::judge::{calibrated, texts};
 use crate::judges::Kind;
+use crate::prompt::PromptError;
 use crate::prompt::text::{Around, TextTemplate, fenced};
-use crate::prompt::{PromptError, TOKENIZER};
 use crate::runtime::Runtime;
 use crate::{Answer, Asked, Failure, Judge, JudgeCard, Modality, PolicyText, Question, QuestionError, Stop};
 
 mod asking;
+mod checkpoint;
 mod decoder;
 pub mod heads;
 mod packing;
@@ -34,18 +34,21 @@ mod prompted;
 mod reader;
 
 use asking::Asking;
+pub use checkpoint::model_digest;
+use checkpoint::{Checkpoint, digest_of};
 pub use decoder::Pooling;
 use heads::{Head, Heads};
 use prefixes::Prefixes;
 use prompted::Prompted;
-use reader::{Checkpoint, digest_of, failed};
-pub use reader::{Reader, model_digest};
+pub use reader::Reader;
+use reader::failed;
 
 /// Raised with every change to how texts or prompts are prepared.
 const PREPARATION_VERSION: u32 = 1;
 
-/// What the graphs compute in, whatever the weights are stored as.
-const PRECISION: &str = "fp32";
+/// What the graphs compute in: blocks of a GGUF are multiplied by activations in 8 bits, all else is single
+/// precision.
+const PRECISION: &str = "fp32, blocks by 8 bits";
 
 /// Texts a batch; the model takes them by length, in batches of its own.
 const TEXTS_MAX: usize = 32;
@@ -63,8 +66,8 @@ pub const KIND: Kind = Kind {
     name: "gemma3",
     modality: Modality::Text,
     looks_like: "a Gemma checkpoint that reads texts (`config.json` with `model_type: gemma3_text`, `gemma3` or \
-                 `gemma2`, safetensors, tokenizer)",
-    recognises: GemmaConfig::is_in,
+                 `gemma2`, safetensors, tokenizer; or one GGUF file of a Gemma 3)",
+    recognises: checkpoint::is_in,
     check,
     optional: OPTIONAL,
     method: || {
@@ -77,24 +80,16 @@ pub const KIND: Kind = Kind {
 /// How a folder's model is asked: what is read from it for that.
 struct Ways {
     heads: BTreeMap<String, Head>,
-    template: Option<TextTemplate>,
     reads: Reads,
     pools: Vec<Pooling>,
 }
 
 impl Ways {
     fn read(folder: &Path, checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let heads = Heads::read(folder, &checkpoint.config.text)?;
+        let heads = Heads::read(folder, &checkpoint.text)?;
         let (mut reads, pools) = heads.as_ref().map(Heads::reads).unwrap_or_default();
-        let template = TextTemplate::read(folder)?;
-        if let Some(template) = &template {
-            let single = |word: &str| {
-                checkpoint.tokenizer.single(word).ok_or_else(|| CheckpointError::Tokenizer {
-                    path: folder.join(TOKENIZER),
-                    reason: format!("`{word}` is no single token, and answers are read as one"),
-                })
-            };
-            reads.answers = vec![single("Yes")?, single("No")?];
+        if let Some(template) = &checkpoint.template {
+            reads.answers = vec![checkpoint.single("Yes")?, checkpoint.single("No")?];
             let refuse = |error: PromptError| CheckpointError::Template {
                 path: template.files().first().map(|file| folder.join(file)).unwrap_or_default(),
                 reason: error.to_string(),
@@ -103,22 +98,22 @@ impl Ways {
             Around::of(&checkpoint.tokenizer, &prompt.prompt).map_err(refuse)?;
         }
         let heads = heads.map(|heads| heads.heads).unwrap_or_default();
-        if heads.is_empty() && template.is_none() {
+        if heads.is_empty() && checkpoint.template.is_none() {
             let reason = "there is neither a head for a policy in it nor a chat template beside it, so that the \
                           model can't be asked; add the checkpoint's own chat template, or heads";
             return Err(ModelError::broken(&folder.join(heads::FILE), reason));
         }
-        Ok(Self { heads, template, reads, pools })
+        Ok(Self { heads, reads, pools })
     }
 }
 
 fn check(folder: &Path) -> Result<Checked, ModelError> {
     let checkpoint = Checkpoint::read(folder)?;
     let ways = Ways::read(folder, &checkpoint)?;
-    checkpoint.graph(folder, &ways.reads)?;
+    checkpoint.graph(&ways.reads)?;
     let record = |file: PathBuf| FileRecord::of(folder, file);
-    let mut files = checkpoint.files().into_iter().map(record).collect::<Result<Vec<_>, _>>()?;
-    if let Some(heads) = Heads::read(folder, &checkpoint.config.text)? {
+    let mut files = checkpoint.files.into_iter().map(record).collect::<Result<Vec<_>, _>>()?;
+    if let Some(heads) = Heads::read(folder, &checkpoint.text)? {
         heads.check_model(folder, digest_of(&files))?;
     }
     let beside = OPTIONAL.iter().map(PathBuf::from).filter(|file| folder.join(file).is_file());
@@ -127,7 +122,7 @@ fn check(folder: &Path) -> Result<Checked, ModelError> {
             files.push(record(file)?);
         }
     }
-    let about = checkpoint.config.about;
+    let about = checkpoint.about;
     Ok(Checked { name: about.name, demo: about.demo, files })
 }
 
@@ -151,9 +146,10 @@ pub(super) type AskedText<'a> = (&'a str, &'a [Question]);
 impl Gemma3 {
     /// The folder is as it was when it was checked: which model the heads belong to is not looked at again.
     pub fn open(runtime: &Arc<Runtime>, folder: &Path, card: JudgeCard) -> Result<Self, ModelError> {
-        let checkpoint = Checkpoint::read(folder)?;
-        let Ways { heads, template, reads, pools } = Ways::read(folder, &checkpoint)?;
-        let reader = Reader::over(runtime, folder, checkpoint, reads, pools)?;
+        let mut checkpoint = Checkpoint::read(folder)?;
+        let Ways { heads, reads, pools } = Ways::read(folder, &checkpoint)?;
+        let template = checkpoint.template.take();
+        let reader = Reader::over(runtime, checkpoint, reads, pools)?;
         Ok(Self { card, reader, heads, template, prefixes: Prefixes::default() })
     }
 

@@ -1,73 +1,20 @@
-//! A Gemma 3 checkpoint as a reader of texts: tokenizer, graph and session, and the hidden states they give.
+//! Texts in, hidden states out: a checkpoint's tokenizer, graph and session.
 //!
 //! What heads are fitted on and what they judge by comes from here, so that the two can't differ.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use super::checkpoint::Checkpoint;
 use super::decoder::{Decoder, Pooling, Reading, Row};
 use super::packing::packs;
-use crate::checkpoint::config::gemma::GemmaConfig;
-use crate::checkpoint::config::{self, TextConfig};
-use crate::checkpoint::safetensors::Weights;
-use crate::graph::GraphError;
-use crate::graph::text::{self as graph, Reads, Tap};
-use crate::installed::FileRecord;
+use crate::checkpoint::config::TextConfig;
+use crate::graph::text::{Reads, Tap};
 use crate::installed::ModelError;
+use crate::prompt::PromptError;
 use crate::prompt::tokenizer::TextTokenizer;
-use crate::prompt::{PromptError, TOKENIZER};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::{Digest, Failure, Stop};
-
-/// Everything in a checkpoint's folder that turns texts into hidden states, the numbers themselves aside.
-pub(super) struct Checkpoint {
-    pub(super) config: GemmaConfig,
-    pub(super) tokenizer: TextTokenizer,
-    weights: Weights,
-}
-
-impl Checkpoint {
-    pub(super) fn read(folder: &Path) -> Result<Self, ModelError> {
-        let config = GemmaConfig::read(folder)?;
-        let weights = Weights::read(folder)?;
-        let tokenizer = TextTokenizer::read(folder)?;
-        let largest = tokenizer.largest();
-        if largest as usize >= config.text.vocabulary {
-            let reason = format!("it gives token {largest}; `vocab_size` is {}", config.text.vocabulary);
-            return Err(ModelError::broken(&folder.join(TOKENIZER), reason));
-        }
-        Ok(Self { config, tokenizer, weights })
-    }
-
-    /// What hidden states depend on, relative to the folder; heads are bound to it.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
-        let own = [config::FILE, TOKENIZER].map(PathBuf::from);
-        own.into_iter().chain(self.weights.files().iter().cloned()).collect()
-    }
-
-    /// Building it asks for every tensor by name and shape.
-    pub(super) fn graph(&self, folder: &Path, reads: &Reads) -> Result<Vec<u8>, ModelError> {
-        graph::build(&self.config.text, reads, &self.weights).map_err(|error| match error {
-            GraphError::Checkpoint(error) => ModelError::Checkpoint(error),
-            GraphError::Node { .. } => ModelError::broken(&folder.join(config::FILE), error.to_string()),
-        })
-    }
-}
-
-/// Names the model that heads belong to: the configuration, the tokenizer and the weights.
-pub fn model_digest(folder: &Path) -> Result<Digest, ModelError> {
-    let files = Checkpoint::read(folder)?.files();
-    let files = files.into_iter().map(|file| FileRecord::of(folder, file)).collect::<Result<Vec<_>, _>>()?;
-    Ok(digest_of(&files))
-}
-
-pub(super) fn digest_of(files: &[FileRecord]) -> Digest {
-    let mut covered = "shieldgate text model v1".to_owned();
-    for file in files {
-        covered.push_str(&format!("\0{}\0{}", file.path.display(), file.sha256.hex()));
-    }
-    Digest::of(covered.as_bytes())
-}
+use crate::{Failure, Stop};
 
 /// Reads texts; see [`Reader::features`].
 pub struct Reader {
@@ -86,19 +33,18 @@ impl Reader {
         taps: Vec<Tap>,
         pools: Vec<Pooling>,
     ) -> Result<Self, ModelError> {
-        Self::over(runtime, folder, Checkpoint::read(folder)?, Reads { taps, answers: vec![] }, pools)
+        Self::over(runtime, Checkpoint::read(folder)?, Reads { taps, answers: vec![] }, pools)
     }
 
     pub(super) fn over(
         runtime: &Arc<Runtime>,
-        folder: &Path,
         checkpoint: Checkpoint,
         reads: Reads,
         pools: Vec<Pooling>,
     ) -> Result<Self, ModelError> {
-        let graph = checkpoint.graph(folder, &reads)?;
-        let session = runtime.session_from_graph(&graph, checkpoint.weights.folder())?;
-        let text = checkpoint.config.text;
+        let graph = checkpoint.graph(&reads)?;
+        let session = runtime.session_from_graph(&graph, &checkpoint.weights)?;
+        let text = checkpoint.text;
         let taps = reads.taps.clone();
         let decoder = Decoder::new(session, text.clone(), reads, pools.clone())
             .map_err(|source| RuntimeError::Session { what: "the decoder".to_owned(), source })?;

@@ -12,8 +12,8 @@ use ort::value::{DynValue, TensorRef};
 
 use crate::checkpoint::config::{self, Config};
 use crate::checkpoint::preprocessor::Preprocessor;
-use crate::checkpoint::safetensors::Weights;
-use crate::graph::{GRAPH_VERSION, GraphError, decoder as decoder_graph, vision as vision_graph};
+use crate::checkpoint::weights::Weights;
+use crate::graph::{Built, GRAPH_VERSION, GraphError, decoder as decoder_graph, vision as vision_graph};
 use crate::installed::{Checked, FileRecord, ModelError};
 use crate::judge::{calibrated, pictures};
 use crate::judges::Kind;
@@ -70,14 +70,14 @@ struct Checkpoint {
     weights: Weights,
     preprocessor: Preprocessor,
     prompter: Prompter,
-    vision: Vec<u8>,
-    decoder: Vec<u8>,
+    vision: Built,
+    decoder: Built,
 }
 
 impl Checkpoint {
     fn read(folder: &Path) -> Result<Self, ModelError> {
         let config = Config::read(folder)?;
-        let weights = Weights::read(folder)?;
+        let weights = Weights::safetensors(folder)?;
         let preprocessor = Preprocessor::read(folder, &config)?;
         let prompter = Prompter::read(folder, &config)?;
         let graph = |error| match error {
@@ -126,7 +126,7 @@ pub fn write_graphs(folder: &Path, target: &Path) -> Result<[PathBuf; 2], ModelE
             Err(source) => Err(ModelError::Write { path, source }),
         }
     };
-    Ok([write("vision.onnx", &checkpoint.vision)?, write("decoder.onnx", &checkpoint.decoder)?])
+    Ok([write("vision.onnx", &checkpoint.vision.onnx)?, write("decoder.onnx", &checkpoint.decoder.onnx)?])
 }
 
 pub struct ShieldGemma2 {
@@ -144,8 +144,8 @@ impl ShieldGemma2 {
     pub fn open(runtime: &Arc<Runtime>, folder: &Path, card: JudgeCard) -> Result<Self, ModelError> {
         let Checkpoint { config, weights, preprocessor, prompter, vision, decoder } =
             Checkpoint::read(folder)?;
-        let vision = runtime.session_from_graph(&vision, weights.folder())?;
-        let decoder = runtime.session_from_graph(&decoder, weights.folder())?;
+        let vision = runtime.session_from_graph(&vision, &weights)?;
+        let decoder = runtime.session_from_graph(&decoder, &weights)?;
         let side = config.vision.image;
         let decoder = Decoder::new(decoder, config.text).map_err(|source| {
             crate::runtime::RuntimeError::Session { what: "the decoder".to_owned(), source }
