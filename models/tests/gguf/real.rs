@@ -71,16 +71,19 @@ fn its_hidden_states_are_the_references() -> anyhow::Result<()> {
     let gguf = Gguf::open(&folder()?.join(FILE))?;
     let laid = tempfile::tempdir_in(folder()?)?;
     lay_out(&gguf, laid.path())?;
-    assert_hidden_states(laid.path(), 0.999)
+    println!("worst cosine: {:.7}", worst_cosine(laid.path(), 0.999)?);
+    Ok(())
 }
 
 #[test]
 #[ignore = "needs the real model"]
 fn its_hidden_states_in_blocks_are_close_to_the_references() -> anyhow::Result<()> {
-    assert_hidden_states(alone(&folder()?.join(FILE))?.path(), 0.99)
+    println!("worst cosine: {:.7}", worst_cosine(alone(&folder()?.join(FILE))?.path(), 0.99)?);
+    Ok(())
 }
 
-fn assert_hidden_states(model: &Path, least: f64) -> anyhow::Result<()> {
+/// Of 50 texts, each at least `least`.
+fn worst_cosine(model: &Path, least: f64) -> anyhow::Result<f64> {
     let golden_texts = golden("gemma-3-270m-q4_k_m.json")?.texts;
     let texts: Vec<&str> = golden_texts.iter().map(|golden| golden.text.as_str()).collect();
     let found = states(model, &texts)?;
@@ -97,8 +100,7 @@ fn assert_hidden_states(model: &Path, least: f64) -> anyhow::Result<()> {
             worst = worst.min(cosine);
         }
     }
-    println!("worst cosine of {} texts: {worst:.7}", texts.len());
-    Ok(())
+    Ok(worst)
 }
 
 /// Texts of every script: each line of the files that `SHIELDGATE_TEXTS` names, and made ones.
