@@ -103,9 +103,23 @@ pub struct PolicyText<'a> {
     pub id: &'a str,
     /// The policy's text, for prompted judges.
     pub text: &'a str,
+    /// The trained head that answers instead of a prompt, for judges that have heads.
+    pub head: Option<&'a str>,
     /// Softmax temperature T and smoothing a: `(exp(y/T)+a) / (exp(y/T)+exp(n/T)+2a)`.
     pub temperature: f32,
     pub alpha: f32,
+}
+
+impl PolicyText<'_> {
+    /// For judges that have no heads.
+    pub(crate) fn names_no_head(&self, judge: &str) -> Result<(), QuestionError> {
+        let Some(head) = self.head else { return Ok(()) };
+        Err(QuestionError {
+            judge: judge.to_owned(),
+            policy: self.id.to_owned(),
+            reason: format!("it has no heads, and the policy names the head `{head}`"),
+        })
+    }
 }
 
 /// What one judge is asked for one policy. Thresholds are no part of it.

@@ -66,7 +66,8 @@ fn variant(edit: impl Fn(String) -> String) -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-const SEXUAL: PolicyText<'_> = PolicyText { id: "sexual", text: "", temperature: 1.0, alpha: 0.0 };
+const SEXUAL: PolicyText<'_> =
+    PolicyText { id: "sexual", text: "", head: None, temperature: 1.0, alpha: 0.0 };
 
 fn ask(judge: &dyn Judge, picture: &Picture) -> Result<Answer> {
     let question = judge.question(&SEXUAL)?;

@@ -349,6 +349,7 @@ impl Judge for Classifier {
 
     /// What is asked is the label set, one a line.
     fn question(&self, policy: &PolicyText<'_>) -> Result<Question, QuestionError> {
+        policy.names_no_head(&self.card.name)?;
         let labels = self.manifest.policies.get(policy.id).ok_or_else(|| QuestionError {
             judge: self.card.name.clone(),
             policy: policy.id.to_owned(),

@@ -122,7 +122,8 @@ fn policies_that_no_prompt_can_carry_are_refused() -> Result<()> {
     for (text, expected) in
         [(" ", "no text"), ("As in ⟦text⟧ above", "⟦text⟧"), (&"very ".repeat(1500), "1024 are allowed")]
     {
-        let error = judge.question(&PolicyText { id: "mine", text, temperature: 1.0, alpha: 0.0 });
+        let error =
+            judge.question(&PolicyText { id: "mine", text, head: None, temperature: 1.0, alpha: 0.0 });
         let error = error.expect_err(expected).to_string();
         assert!(error.contains(expected) && error.contains("`mine`"), "{error}");
     }

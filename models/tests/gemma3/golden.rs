@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use safetensors::SafeTensors;
 use shieldgate_models::graph::text::Tap;
-use shieldgate_models::judges::gemma3::{Gemma3, Pooling, Reader};
+use shieldgate_models::judges::gemma3::{Gemma3, Pooling, Pools, Reader};
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
 use shieldgate_models::{Answer, Content, Digest, Judge, JudgeCard, Modality, PolicyText, Question, Stop};
 
@@ -100,7 +100,12 @@ pub(crate) fn runtime() -> Arc<Runtime> {
 /// Both poolings, everywhere that the reference reads.
 pub(crate) fn reader(name: &str) -> Result<Reader> {
     let taps = golden(name)?.taps();
-    Ok(Reader::open(&runtime(), &checkpoint(name), taps, vec![Pooling::Mean, Pooling::Last])?)
+    Ok(Reader::open(
+        &runtime(),
+        &checkpoint(name),
+        taps,
+        Pools { whole: vec![Pooling::Mean, Pooling::Last], stretches: vec![] },
+    )?)
 }
 
 pub(crate) fn judge(folder: &Path) -> Result<Gemma3> {
@@ -115,7 +120,13 @@ pub(crate) fn judge(folder: &Path) -> Result<Gemma3> {
 }
 
 pub(crate) fn question(judge: &dyn Judge, id: &str, text: &str) -> Result<Question> {
-    Ok(judge.question(&PolicyText { id, text, temperature: 1.0, alpha: 0.0 })?)
+    Ok(judge.question(&PolicyText {
+        id,
+        text,
+        head: text.is_empty().then_some(id),
+        temperature: 1.0,
+        alpha: 0.0,
+    })?)
 }
 
 pub(crate) fn questions(judge: &dyn Judge, golden: &Golden) -> Result<Vec<Question>> {

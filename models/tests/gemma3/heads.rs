@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use shieldgate_models::graph::text::Tap;
 use shieldgate_models::installed::{Installed, ModelError};
 use shieldgate_models::judges::gemma3::heads::{self, Calibration, Head, Heads};
-use shieldgate_models::judges::gemma3::{Pooling, model_digest};
+use shieldgate_models::judges::gemma3::{Pooling, Pools, Reader, model_digest};
 use shieldgate_models::{Failure, Judge, PolicyText, Stop};
 
 use crate::folders::{copy, edit_json};
-use crate::golden::{States, TOLERANCE, ask, golden, judge, probability, question};
+use crate::golden::{
+    States, TOLERANCE, ask, checkpoint, golden, judge, largest_difference, probability, question, runtime,
+};
 
 /// Weights that make answers neither 0 nor 1.
 fn head(folder: &Path, taps: &[Tap], pooling: Pooling, hidden: usize) -> Result<Head> {
@@ -20,6 +22,7 @@ fn head(folder: &Path, taps: &[Tap], pooling: Pooling, hidden: usize) -> Result<
         model: model_digest(folder)?,
         layers: taps.iter().copied().map(Into::into).collect(),
         pooling,
+        stretches: None,
         weights,
         bias: -0.125,
         calibration: Calibration { scale: 0.5, offset: 0.25 },
@@ -75,6 +78,63 @@ fn heads_answer_by_the_references_hidden_states_beside_prompts() -> Result<()> {
     Ok(())
 }
 
+/// The means of a text's stretches make its mean, and are the same however the text is cut into passes.
+#[test]
+fn stretches_are_parts_of_the_whole() -> Result<()> {
+    const SIZES: [usize; 4] = [4, 6, 10, 14];
+    let golden = golden("a")?;
+    let pools = Pools { whole: vec![Pooling::Mean], stretches: SIZES.to_vec() };
+    let open = || Reader::open(&runtime(), &checkpoint("a"), vec![Tap::Layer(4), Tap::Final], pools.clone());
+    let (reader, by_pieces) = (open()?, open()?.with_piece(3));
+    let mut compared = 0;
+    for text in golden.texts() {
+        let tokens = reader.ids(text)?.len() - 1;
+        let features = reader.features(&[text], &Stop::default()).remove(0)?;
+        let again = by_pieces.features(&[text], &Stop::default()).remove(0)?;
+        assert!(largest_difference(&features, &again)? <= TOLERANCE);
+        for tap in features.chunks(features.len() / 2) {
+            let mut pools = tap.chunks(24);
+            let whole = pools.next().context("the whole")?;
+            for size in SIZES.into_iter().filter(|size| tokens > *size) {
+                let count = 1 + (tokens - size).div_ceil(size / 2);
+                let of_size: Vec<&[f32]> = pools.by_ref().take(count).collect();
+                assert_eq!(of_size.len(), count);
+                if tokens.is_multiple_of(size) {
+                    compared += 1;
+                    // Every other one, for half of each is in the next.
+                    let apart: Vec<&&[f32]> = of_size.iter().step_by(2).collect();
+                    let mean = |at| apart.iter().map(|stretch| stretch[at]).sum::<f32>() / apart.len() as f32;
+                    let mean: Vec<f32> = (0..24).map(mean).collect();
+                    assert!(largest_difference(whole, &mean)? <= TOLERANCE, "{text:?}");
+                }
+            }
+            assert_eq!(pools.count(), 0);
+        }
+    }
+    assert!(compared > 4, "{compared} compared");
+    Ok(())
+}
+
+/// One stretch decides where it is above the whole by the margin, and never lowers an answer.
+#[test]
+fn the_worst_stretch_decides() -> Result<()> {
+    let with = |stretches: serde_json::Value| -> Result<Vec<f32>> {
+        let folder = with_heads()?;
+        edit_json(&folder.path().join(heads::FILE), |json| json["heads"]["insult"]["stretches"] = stretches)?;
+        let judge = judge(folder.path())?;
+        let questions = [question(&judge, "insult", "")?];
+        let answers = ask(&judge, &golden("a")?.texts(), &questions, &Stop::default());
+        answers.iter().map(|answers| probability(&answers[0])).collect()
+    };
+    let whole = with(serde_json::Value::Null)?;
+    let far = with(serde_json::json!({"tokens": 4, "margin": 1e6}))?;
+    let near = with(serde_json::json!({"tokens": 4, "margin": 0.0}))?;
+    assert_eq!(whole, far);
+    assert!(whole.iter().zip(&near).all(|(whole, near)| near >= whole), "{whole:?} {near:?}");
+    assert!(whole.iter().zip(&near).any(|(whole, near)| near > whole), "{whole:?} {near:?}");
+    Ok(())
+}
+
 #[test]
 fn a_base_model_needs_no_template_and_stops_where_nothing_more_is_read() -> Result<()> {
     let folder = with_heads()?;
@@ -93,9 +153,17 @@ fn a_base_model_needs_no_template_and_stops_where_nothing_more_is_read() -> Resu
         probability(&ask(&whole, &["You are all liars."], &[question], &Stop::default())[0][0])
     };
     assert_eq!(of(&base)?, of(&whole)?);
-    let error = base.question(&PolicyText { id: "spam", text: "No spam.", temperature: 1.0, alpha: 0.0 });
-    let error = error.expect_err("no head").to_string();
-    assert!(error.contains("`spam`") && error.contains("`insult`") && error.contains("template"), "{error}");
+    let refused = |head: Option<&str>| {
+        let policy = PolicyText { id: "mine", text: "No spam.", head, temperature: 1.0, alpha: 0.0 };
+        base.question(&policy).expect_err("no way to ask").to_string()
+    };
+    let (no_such, in_words) = (refused(Some("spam")), refused(None));
+    assert!(no_such.contains("`mine`") && no_such.contains("no head `spam`"), "{no_such}");
+    assert!(in_words.contains("template") && in_words.contains("`head: NAME`"), "{in_words}");
+    assert!(
+        [&no_such, &in_words].iter().all(|error| error.ends_with("has: insult")),
+        "{no_such}\n{in_words}"
+    );
 
     std::fs::remove_file(path.join(heads::FILE))?;
     let error = Installed::check(path, Some("base")).expect_err("no way to ask").to_string();
@@ -123,11 +191,12 @@ fn questions_name_the_head_and_another_head_answers_none_of_them() -> Result<()>
     let folder = with_heads()?;
     let old = judge(folder.path())?;
     let asked = question(&old, "insult", "")?;
-    let edits: [fn(&mut serde_json::Value); 4] = [
+    let edits: [fn(&mut serde_json::Value); 5] = [
         |head| head["bias"] = 0.5.into(),
         |head| head["weights"][47] = 0.5.into(),
         |head| head["layers"] = serde_json::json!([4, 9]),
         |head| head["calibration"]["offset"] = 0.5.into(),
+        |head| head["stretches"] = serde_json::json!({"tokens": 24, "margin": 1.0}),
     ];
     for edit in edits {
         let folder = with_heads()?;
@@ -149,7 +218,7 @@ fn questions_name_the_head_and_another_head_answers_none_of_them() -> Result<()>
 #[test]
 fn broken_heads_are_refused_with_what_is_wrong() -> Result<()> {
     type Damage = fn(&mut serde_json::Value);
-    let cases: [(Damage, &str); 9] = [
+    let cases: [(Damage, &str); 11] = [
         (|json| json["version"] = 2.into(), "version"),
         (|json| json["heads"]["spam"]["weights"] = serde_json::json!([1.0]), "24"),
         (|json| json["heads"]["spam"]["weights"][3] = 1e39.into(), "out of range"),
@@ -158,6 +227,14 @@ fn broken_heads_are_refused_with_what_is_wrong() -> Result<()> {
         (|json| json["heads"]["spam"]["layers"] = serde_json::json!([3, 3]), "twice"),
         (|json| json["heads"]["spam"]["layers"] = serde_json::json!(["first"]), "heads.json"),
         (|json| json["heads"]["spam"]["pooling"] = "max".into(), "max"),
+        (
+            |json| json["heads"]["spam"]["stretches"] = serde_json::json!({"tokens": 1, "margin": 1}),
+            "4 to 512",
+        ),
+        (
+            |json| json["heads"]["spam"]["stretches"] = serde_json::json!({"tokens": 9, "margin": -1}),
+            "margin",
+        ),
         (|json| json["heads"]["spam"]["bais"] = 0.into(), "bais"),
     ];
     for (damage, expected) in cases {

@@ -21,6 +21,7 @@ fn write_head(folder: &Path) -> anyhow::Result<()> {
         model: model_digest(folder)?,
         layers: vec![Tap::Layer(1).into(), Tap::Final.into()],
         pooling: Pooling::Mean,
+        stretches: None,
         weights: (0..64).map(|at| (at * 31 % 17) as f32 / 17.0 - 0.5).collect(),
         bias: 0.25,
         calibration: Calibration::default(),
@@ -36,7 +37,7 @@ fn open(folder: &Path) -> anyhow::Result<Box<dyn Judge>> {
 }
 
 fn probabilities(judge: &dyn Judge) -> anyhow::Result<Vec<f64>> {
-    let policy = PolicyText { id: "insult", text: "", temperature: 1.0, alpha: 0.0 };
+    let policy = PolicyText { id: "insult", text: "", head: Some("insult"), temperature: 1.0, alpha: 0.0 };
     let questions = [judge.question(&policy)?];
     let answers =
         TEXTS.iter().flat_map(|text| judge.judge(Content::Text(text), &questions, &Stop::default()));

@@ -9,7 +9,7 @@ use shieldgate_models::Stop;
 use shieldgate_models::checkpoint::config::TextConfig;
 use shieldgate_models::checkpoint::gguf::{Gguf, names};
 use shieldgate_models::graph::text::Tap;
-use shieldgate_models::judges::gemma3::{Pooling, Reader};
+use shieldgate_models::judges::gemma3::{Pooling, Pools, Reader};
 
 use super::{folder, golden, runtime};
 
@@ -52,7 +52,7 @@ pub(super) fn lay_out(gguf: &Gguf, folder: &Path) -> anyhow::Result<()> {
 
 /// Mean and last of each text's final hidden states, one after the other.
 pub(super) fn states(folder: &Path, texts: &[&str]) -> anyhow::Result<Vec<Vec<f32>>> {
-    let pools = vec![Pooling::Mean, Pooling::Last];
+    let pools = Pools { whole: vec![Pooling::Mean, Pooling::Last], stretches: vec![] };
     let reader = Reader::open(&runtime()?, folder, vec![Tap::Final], pools)?;
     let states = reader.features(texts, &Stop::default());
     states.into_iter().map(|states| states.map_err(|failure| anyhow::anyhow!("{failure:?}"))).collect()

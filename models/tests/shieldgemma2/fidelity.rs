@@ -207,7 +207,7 @@ fn temperature_and_smoothing_follow_the_formula() -> Result<()> {
     let (judge, golden) = (open("b")?, golden("b")?);
     let run = golden.runs.first().context("a picture")?;
     let (temperature, alpha) = (2.5, 0.125);
-    let policy = PolicyText { id: "short", text: &golden.policies["short"], temperature, alpha };
+    let policy = PolicyText { id: "short", text: &golden.policies["short"], head: None, temperature, alpha };
     let answers =
         judge.judge(Content::Picture(&picture(&run.picture)?), &[judge.question(&policy)?], &Stop::default());
     let [yes, no] = run.alone["short"].logits.map(|logit| (logit / f64::from(temperature)).exp());
@@ -244,7 +244,8 @@ fn policies_that_no_prompt_can_carry_are_refused() -> Result<()> {
         (&"very ".repeat(2000), "takes 1024"),
     ];
     for (text, expected) in cases {
-        let error = judge.question(&PolicyText { id: "mine", text, temperature: 1.0, alpha: 0.0 });
+        let error =
+            judge.question(&PolicyText { id: "mine", text, head: None, temperature: 1.0, alpha: 0.0 });
         let error = error.expect_err(expected).to_string();
         assert!(error.contains(expected) && error.contains("`mine`"), "{error}");
     }

@@ -86,7 +86,7 @@ pub(crate) fn picture(name: &str) -> Result<Picture> {
 }
 
 pub(crate) fn question(judge: &dyn Judge, id: &str, text: &str) -> Result<Question> {
-    Ok(judge.question(&PolicyText { id, text, temperature: 1.0, alpha: 0.0 })?)
+    Ok(judge.question(&PolicyText { id, text, head: None, temperature: 1.0, alpha: 0.0 })?)
 }
 
 pub(crate) fn questions(judge: &dyn Judge, golden: &Golden, order: &[String]) -> Result<Vec<Question>> {

@@ -69,6 +69,7 @@ impl ActivePolicy {
                     let question = found.question(&PolicyText {
                         id: &policy.id,
                         text: &policy.text,
+                        head: judge.head.as_deref(),
                         temperature: judge.calibration.temperature,
                         alpha: judge.calibration.alpha,
                     })?;

@@ -94,6 +94,9 @@ impl From<Modality> for shieldgate_models::Modality {
 pub struct JudgeUse {
     /// The name of an installed model: `shieldgate models list`.
     pub name: String,
+    /// The trained head that answers, for a model of texts that has heads; without it the policy's text is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
     pub thresholds: Thresholds,
     #[serde(default)]
     pub calibration: Calibration,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decoder::Pooling;
-use super::heads::{Head, Layer};
+use super::heads::{Head, Layer, Stretches};
 use crate::Digest;
 use crate::prompt::text::TextPrompt;
 
@@ -12,24 +12,27 @@ use crate::prompt::text::TextPrompt;
 #[serde(tag = "by", rename_all = "lowercase")]
 pub(super) enum Asking {
     Head {
-        policy: String,
+        name: String,
         /// Of everything in the head that an answer depends on.
         head: Digest,
         model: Digest,
         layers: Vec<Layer>,
         pooling: Pooling,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        stretches: Option<Stretches>,
     },
     Prompt(TextPrompt),
 }
 
 impl Asking {
-    pub(super) fn head(policy: &str, head: &Head) -> Self {
+    pub(super) fn head(name: &str, head: &Head) -> Self {
         Self::Head {
-            policy: policy.to_owned(),
+            name: name.to_owned(),
             head: head.digest(),
             model: head.model,
             layers: head.layers.clone(),
             pooling: head.pooling,
+            stretches: head.stretches,
         }
     }
 

@@ -35,18 +35,34 @@ pub enum Pooling {
     Last,
 }
 
+/// What becomes one vector: some of a row's own tokens, in one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pool {
+    pub(super) pooling: Pooling,
+    /// Not empty.
+    pub(super) tokens: Range<usize>,
+}
+
+impl Pool {
+    /// Where nothing is pooled; the graph wants to know all the same.
+    pub(super) fn any() -> Vec<Self> {
+        vec![Self { pooling: Pooling::Mean, tokens: 0..1 }]
+    }
+}
+
 /// One row of a batch.
 #[derive(Clone)]
 pub(super) struct Row<'a> {
     /// Not empty.
     pub(super) ids: &'a [u32],
-    /// What is pooled over, among the row's own tokens; not empty.
-    pub(super) content: Range<usize>,
+    /// Not empty.
+    pub(super) pools: Vec<Pool>,
 }
 
 /// What one row gives.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
+    pub(super) pools: Vec<Pool>,
     /// Tap after tap, in each pool after pool, in each [hidden].
     pub(super) pooled: Vec<f32>,
     /// At the row's last token.
@@ -71,7 +87,6 @@ impl Past {
 pub(super) struct Decoder {
     text: TextConfig,
     reads: Reads,
-    pools: Vec<Pooling>,
     /// `run` wants it exclusively.
     session: Mutex<Session>,
     piece: usize,
@@ -80,12 +95,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// The session is over the graph that `reads` makes.
-    pub(super) fn new(
-        session: Session,
-        text: TextConfig,
-        reads: Reads,
-        pools: Vec<Pooling>,
-    ) -> ort::Result<Self> {
+    pub(super) fn new(session: Session, text: TextConfig, reads: Reads) -> ort::Result<Self> {
         let shape = [1, text.kv_heads, 0, text.head_dim];
         let mut values = Vec::new();
         for layer in 0..reads.depth(&text) {
@@ -95,7 +105,7 @@ impl Decoder {
             }
         }
         let nothing = Arc::new(Past { length: 0, local: 0, values });
-        Ok(Self { text, reads, pools, session: Mutex::new(session), piece: PIECE, nothing })
+        Ok(Self { text, reads, session: Mutex::new(session), piece: PIECE, nothing })
     }
 
     /// Tokens of a row a pass; for tests, which compare lengths.
@@ -122,7 +132,7 @@ impl Decoder {
     /// The keys and values of one row and what stands before it.
     pub(super) fn extend(&self, ids: &[u32], past: &Past, stop: &Stop) -> Result<Past, Failure> {
         // With a single row there is no padding among them.
-        let row = Row { ids, content: 0..1 };
+        let row = Row { ids, pools: Pool::any() };
         let (_, made) = self.pieces(&[row], past, stop)?;
         made.ok_or_else(|| Failure::Runtime("no tokens to continue with".to_owned()))
     }
@@ -138,9 +148,9 @@ impl Decoder {
             let (found, max) = (past.length + longest, self.text.positions);
             return Err(Failure::Runtime(format!("the text has {found} tokens; the model takes {max}")));
         }
-        let width = self.reads.taps.len() * self.pools.len() * self.text.hidden;
-        let mut totals: Vec<Total> =
-            rows.iter().map(|_| Total { pooled: vec![0.0; width], logits: Vec::new() }).collect();
+        let width = self.reads.taps.len() * self.text.hidden;
+        let total = |row: &Row<'_>| Total { pooled: vec![0.0; width * row.pools.len()], logits: Vec::new() };
+        let mut totals: Vec<Total> = rows.iter().map(total).collect();
         let mut made: Option<Past> = None;
         let mut at = 0;
         while at < longest {
@@ -149,7 +159,8 @@ impl Decoder {
             made = Some(self.piece(rows, at..at + length, before, &mut totals, stop)?);
             at += length;
         }
-        Ok((totals.into_iter().map(Total::reading).collect(), made))
+        let readings = totals.into_iter().zip(rows).map(|(total, row)| total.reading(row));
+        Ok((readings.collect(), made))
     }
 
     /// A piece's length: the longer what stands before it, the shorter, so that the scores stay bounded.
@@ -227,11 +238,16 @@ impl Decoder {
         }
         let mut inputs = vec![(graph::IDS, Tensor::from_array(([count, length], ids))?.into_dyn())];
         if !self.reads.taps.is_empty() {
-            let mut weights = Vec::with_capacity(count * self.pools.len() * length);
-            for (row, pooling) in rows.iter().flat_map(|row| self.pools.iter().map(move |pool| (row, pool))) {
-                weights.extend(span.clone().map(|at| pooling.weight(at, &row.content)));
+            let most = most_pools(rows);
+            let mut weights = vec![0f32; count * most * length];
+            let of_rows = weights.chunks_exact_mut((most * length).max(1));
+            for (row, weights) in rows.iter().zip(of_rows) {
+                for (pool, weights) in row.pools.iter().zip(weights.chunks_exact_mut(length.max(1))) {
+                    let each = weights.iter_mut().zip(span.clone());
+                    each.for_each(|(weight, at)| *weight = pool.pooling.weight(at, &pool.tokens));
+                }
             }
-            let shape = [count, self.pools.len(), length];
+            let shape = [count, most, length];
             inputs.push((graph::POOLING, Tensor::from_array((shape, weights))?.into_dyn()));
         }
         if !self.reads.answers.is_empty() {
@@ -253,12 +269,13 @@ impl Decoder {
         span: &Range<usize>,
         totals: &mut [Total],
     ) -> ort::Result<()> {
-        let one_tap = self.pools.len() * self.text.hidden;
+        let (most, hidden) = (most_pools(rows), self.text.hidden);
         for tap in 0..self.reads.taps.len() {
             let Some(sums) = outputs.get(graph::pooled_name(tap)) else { continue };
             let (_, sums) = sums.try_extract_tensor::<f32>()?;
-            for (total, sums) in totals.iter_mut().zip(sums.chunks(one_tap)) {
-                let total = total.pooled.iter_mut().skip(tap * one_tap);
+            for ((total, row), sums) in totals.iter_mut().zip(rows).zip(sums.chunks(most * hidden)) {
+                let one_tap = row.pools.len() * hidden;
+                let total = total.pooled.iter_mut().skip(tap * one_tap).take(one_tap);
                 total.zip(sums).for_each(|(total, sum)| *total += f64::from(*sum));
             }
         }
@@ -288,9 +305,15 @@ struct Total {
 }
 
 impl Total {
-    fn reading(self) -> Reading {
-        Reading { pooled: self.pooled.into_iter().map(|sum| sum as f32).collect(), logits: self.logits }
+    fn reading(self, row: &Row<'_>) -> Reading {
+        let pooled = self.pooled.into_iter().map(|sum| sum as f32).collect();
+        Reading { pools: row.pools.clone(), pooled, logits: self.logits }
     }
+}
+
+/// Rows with fewer pools are filled up with nothing.
+fn most_pools(rows: &[Row<'_>]) -> usize {
+    rows.iter().map(|row| row.pools.len()).max().unwrap_or_default()
 }
 
 impl Row<'_> {
@@ -301,10 +324,10 @@ impl Row<'_> {
 }
 
 impl Pooling {
-    fn weight(self, at: usize, content: &Range<usize>) -> f32 {
+    fn weight(self, at: usize, tokens: &Range<usize>) -> f32 {
         match self {
-            Self::Mean if content.contains(&at) => 1.0 / content.len() as f32,
-            Self::Last if at + 1 == content.end => 1.0,
+            Self::Mean if tokens.contains(&at) => 1.0 / tokens.len() as f32,
+            Self::Last if at + 1 == tokens.end => 1.0,
             Self::Mean | Self::Last => 0.0,
         }
     }

@@ -1,10 +1,12 @@
 //! `heads.json` beside a model: small trained classifiers over its hidden states, one a policy.
 //!
 //! `probability = σ(scale · (weights · pooled + bias) + offset)`, where `pooled` is the hidden states of the
-//! head's layers, pooled over the text's tokens and joined in the head's order. A head is bound to the model
-//! whose numbers it was fitted on.
+//! head's layers, pooled over the text's tokens and joined in the head's order. A head may look at stretches of a
+//! text as well, for the mean over a page drowns its one bad sentence: then the worst of them decides, where it is
+//! above the whole by the head's margin. A head is bound to the model whose numbers it was fitted on.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::decoder::Pooling;
+use super::reader::Pools;
 use crate::Digest;
 use crate::checkpoint::config::TextConfig;
 use crate::checkpoint::{CheckpointError, json, read_optional};
@@ -22,6 +25,9 @@ pub const FILE: &str = "heads.json";
 
 /// The form that this build reads and writes.
 const VERSION: u32 = 1;
+
+/// Tokens of a stretch: a few words at least, or there would be as many as tokens.
+const STRETCH_TOKENS: RangeInclusive<usize> = 4..=512;
 
 /// All heads of a model, by the policy's id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +46,8 @@ pub struct Head {
     /// Where hidden states are read: after so many layers, or `"final"` after all of them and the last norm.
     pub layers: Vec<Layer>,
     pub pooling: Pooling,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stretches: Option<Stretches>,
     /// [layers × hidden], in the order of `layers`.
     pub weights: Vec<f32>,
     pub bias: f32,
@@ -48,6 +56,16 @@ pub struct Head {
     /// How it was fitted, for people: data, rows, date, measures. No part of its digest.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub trained: Value,
+}
+
+/// The runs of tokens that are looked at beside the whole text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stretches {
+    /// In each; a shorter text has none.
+    pub tokens: usize,
+    /// Taken off a stretch's logit: short ones differ more, and there are many.
+    pub margin: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -132,15 +150,19 @@ impl Heads {
     }
 
     /// What one pass must read for all of them.
-    pub(super) fn reads(&self) -> (Reads, Vec<Pooling>) {
+    pub(super) fn reads(&self) -> (Reads, Pools) {
         let mut taps: Vec<Tap> =
             self.heads.values().flat_map(|head| head.layers.iter().copied().map(Tap::from)).collect();
         taps.sort_unstable();
         taps.dedup();
-        let mut pools: Vec<Pooling> = self.heads.values().map(|head| head.pooling).collect();
-        pools.sort_unstable();
-        pools.dedup();
-        (Reads { taps, answers: Vec::new() }, pools)
+        let mut whole: Vec<Pooling> = self.heads.values().map(|head| head.pooling).collect();
+        whole.sort_unstable();
+        whole.dedup();
+        let mut stretches: Vec<usize> =
+            self.heads.values().filter_map(|head| Some(head.stretches?.tokens)).collect();
+        stretches.sort_unstable();
+        stretches.dedup();
+        (Reads { taps, answers: Vec::new() }, Pools { whole, stretches })
     }
 }
 
@@ -168,6 +190,15 @@ impl Head {
                 self.layers.len()
             ));
         }
+        if let Some(Stretches { tokens, margin }) = self.stretches {
+            if !STRETCH_TOKENS.contains(&tokens) {
+                let (least, most) = (STRETCH_TOKENS.start(), STRETCH_TOKENS.end());
+                return Err(format!("`stretches` has {tokens} tokens; {least} to {most} are allowed"));
+            }
+            if !(margin.is_finite() && margin >= 0.0) {
+                return Err(format!("`stretches` has the margin {margin}; it must be 0 or more"));
+            }
+        }
         let Calibration { scale, offset } = self.calibration;
         if !self.weights.iter().chain([&self.bias, &scale, &offset]).all(|number| number.is_finite()) {
             return Err("a number is not finite".to_owned());
@@ -192,6 +223,11 @@ impl Head {
             Pooling::Mean => b"mean",
             Pooling::Last => b"last",
         });
+        if let Some(Stretches { tokens, margin }) = self.stretches {
+            hasher.update(b"stretches");
+            hasher.update((tokens as u64).to_le_bytes());
+            hasher.update(margin.to_bits().to_le_bytes());
+        }
         let Calibration { scale, offset } = self.calibration;
         for number in self.weights.iter().chain([&self.bias, &scale, &offset]) {
             hasher.update(number.to_bits().to_le_bytes());
@@ -199,7 +235,7 @@ impl Head {
         Digest::from_bytes(hasher.finalize().into())
     }
 
-    /// The logit of a text; `pooled` [layers × hidden] is in the order of `layers`.
+    /// The logit of one part of a text; `pooled` [layers × hidden] is in the order of `layers`.
     pub(super) fn logit<'a>(&self, pooled: impl Iterator<Item = &'a f32>) -> f64 {
         let products = self.weights.iter().zip(pooled).map(|(weight, x)| f64::from(*weight) * f64::from(*x));
         let Calibration { scale, offset } = self.calibration;

@@ -1,8 +1,8 @@
 //! The Gemma 3 judge: a text and a policy in, the probability that one breaks the other out. Gemma 2 (ShieldGemma 1)
 //! is the same with other numbers.
 //!
-//! Two ways to ask. A policy for which `heads.json` has a head is judged by that: one pass over the text
-//! serves all heads. Any other is asked in words, where the checkpoint has a chat template: P(violation) is
+//! Two ways to ask, as the policy says. One that names a head of `heads.json` is judged by that: one pass over the
+//! text serves all heads. Any other is asked in words, where the checkpoint has a chat template: P(violation) is
 //! the `Yes` of `Yes` and `No` at the prompt's last position.
 //!
 //! In words there are two orders, taken by a text's length alone, so that an answer depends on nothing but
@@ -37,11 +37,12 @@ use asking::Asking;
 pub use checkpoint::model_digest;
 use checkpoint::{Checkpoint, digest_of};
 pub use decoder::Pooling;
-use heads::{Head, Heads};
+use decoder::Reading;
+use heads::{Head, Heads, Stretches};
 use prefixes::Prefixes;
 use prompted::Prompted;
-pub use reader::Reader;
 use reader::failed;
+pub use reader::{Pools, Reader};
 
 /// Raised with every change to how texts or prompts are prepared.
 const PREPARATION_VERSION: u32 = 1;
@@ -81,7 +82,7 @@ pub const KIND: Kind = Kind {
 struct Ways {
     heads: BTreeMap<String, Head>,
     reads: Reads,
-    pools: Vec<Pooling>,
+    pools: Pools,
 }
 
 impl Ways {
@@ -203,9 +204,9 @@ impl Gemma3 {
             Failure::Runtime(format!("the question is none that this judge asks: {error}"))
         };
         match Asking::of(&question.asked).map_err(|error| unreadable(&error))? {
-            Asking::Head { policy, head: digest, .. } => {
-                let head = self.heads.get(&policy).filter(|head| head.digest() == digest);
-                let gone = || unreadable(&format!("`{}` has no head {digest} for `{policy}`", heads::FILE));
+            Asking::Head { name, head: digest, .. } => {
+                let head = self.heads.get(&name).filter(|head| head.digest() == digest);
+                let gone = || unreadable(&format!("`{}` has no head `{name}` {digest}", heads::FILE));
                 head.map(Way::Head).ok_or_else(gone)
             }
             Asking::Prompt(prompt) => {
@@ -213,6 +214,15 @@ impl Gemma3 {
                 prompted.map(Way::Prompt).map_err(|error| unreadable(&error))
             }
         }
+    }
+
+    fn known_heads(&self) -> String {
+        let known: Vec<&str> = self.heads.keys().map(String::as_str).collect();
+        format!(
+            "its `{}` has: {}",
+            heads::FILE,
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        )
     }
 
     /// Logits of the questions that heads answer; `None` for all others.
@@ -234,22 +244,33 @@ impl Gemma3 {
             let logits = |question: &Question| {
                 let head = headed(question)?;
                 let reading = reading.as_ref()?.as_ref();
-                Some(reading.map_err(Clone::clone).map(|reading| [self.logit(head, &reading.pooled), 0.0]))
+                Some(reading.map_err(Clone::clone).map(|reading| [self.logit(head, reading), 0.0]))
             };
             questions.iter().map(logits).collect()
         };
         ids.iter().zip(batch).map(&mut of_text).collect()
     }
 
-    /// A head's logit over what was read for all heads.
-    fn logit(&self, head: &Head, pooled: &[f32]) -> f64 {
+    /// A head's logit over what was read for all heads: the whole text's, or a stretch's that is above it by the
+    /// head's margin.
+    fn logit(&self, head: &Head, reading: &Reading) -> f64 {
         let Reader { text, taps, pools, .. } = &self.reader;
-        let pool = pools.iter().position(|pool| *pool == head.pooling).unwrap_or_default();
-        let of_layer = |layer: &heads::Layer| {
-            let tap = taps.iter().position(|tap| *tap == Tap::from(*layer)).unwrap_or_default();
-            pooled.iter().skip((tap * pools.len() + pool) * text.hidden).take(text.hidden)
+        let of_pool = |pool: usize| {
+            let of_layer = move |layer: &heads::Layer| {
+                let tap = taps.iter().position(|tap| *tap == Tap::from(*layer)).unwrap_or_default();
+                reading.pooled.iter().skip((tap * reading.pools.len() + pool) * text.hidden).take(text.hidden)
+            };
+            head.logit(head.layers.iter().flat_map(of_layer))
         };
-        head.logit(head.layers.iter().flat_map(of_layer))
+        let whole = pools.whole.iter().position(|pooling| *pooling == head.pooling).unwrap_or_default();
+        let whole = of_pool(whole);
+        let Some(Stretches { tokens, margin }) = head.stretches else { return whole };
+        let stretches = reading.pools.iter().enumerate().skip(pools.whole.len());
+        let of_size = stretches.filter(|(_, stretch)| stretch.tokens.len() == tokens);
+        // A NaN among them must stay one.
+        of_size
+            .map(|(at, _)| of_pool(at) - f64::from(margin))
+            .fold(whole, |worst, logit| if worst >= logit || worst.is_nan() { worst } else { logit })
     }
 }
 
@@ -268,8 +289,11 @@ impl Judge for Gemma3 {
             policy: policy.id.to_owned(),
             reason,
         };
-        let asking = match (self.heads.get(policy.id), &self.template) {
-            (Some(head), _) => Asking::head(policy.id, head),
+        let asking = match (policy.head, &self.template) {
+            (Some(name), _) => match self.heads.get(name) {
+                Some(head) => Asking::head(name, head),
+                None => return Err(refuse(format!("it has no head `{name}`; {}", self.known_heads()))),
+            },
             (None, Some(template)) => {
                 if policy.text.trim().is_empty() {
                     return Err(refuse("it has no text, and a prompted judge asks by the text".to_owned()));
@@ -291,13 +315,10 @@ impl Judge for Gemma3 {
                 Asking::Prompt(prompt)
             }
             (None, None) => {
-                let known: Vec<&str> = self.heads.keys().map(String::as_str).collect();
                 return Err(refuse(format!(
-                    "its `{}` has no head for `{}` (it has `{}`), and without a chat template the model can't \
-                     be asked in words",
-                    heads::FILE,
-                    policy.id,
-                    known.join("`, `")
+                    "without a chat template the model can't be asked in words; let the policy name a head under \
+                     the judge (`head: NAME`); {}",
+                    self.known_heads()
                 )));
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::decoder::{Past, Row};
+use super::decoder::{Past, Pool, Row};
 use super::packing::packs;
 use super::{AskedText, Gemma3, Logits, failed, fenced};
 use crate::prompt::PromptError;
@@ -146,8 +146,7 @@ impl Gemma3 {
         let unread = || Err(Failure::Runtime("no logits came back".to_owned()));
         let mut found: Vec<Logits> = rows.iter().map(|_| unread()).collect();
         for pack in packs(&lengths, past.length()) {
-            // Nothing is pooled here; the graph wants to know all the same.
-            let of = |row: &usize| rows.get(*row).map(|ids| Row { ids, content: 0..1 });
+            let of = |row: &usize| rows.get(*row).map(|ids| Row { ids, pools: Pool::any() });
             let batch: Vec<Row<'_>> = pack.iter().filter_map(of).collect();
             let readings = match self.reader.decoder.read(&batch, past, stop) {
                 Ok(readings) => readings.into_iter().map(|reading| Ok(reading.logits)).collect(),

@@ -2,11 +2,12 @@
 //!
 //! What heads are fitted on and what they judge by comes from here, so that the two can't differ.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
-use super::decoder::{Decoder, Pooling, Reading, Row};
+use super::decoder::{Decoder, Pool, Pooling, Reading, Row};
 use super::packing::packs;
 use crate::checkpoint::config::TextConfig;
 use crate::graph::text::{Reads, Tap};
@@ -22,7 +23,30 @@ pub struct Reader {
     pub(super) decoder: Decoder,
     pub(super) text: TextConfig,
     pub(super) taps: Vec<Tap>,
-    pub(super) pools: Vec<Pooling>,
+    pub(super) pools: Pools,
+}
+
+/// What is read of a text's tokens: the whole, in some ways, and the means of stretches of so many tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Pools {
+    pub whole: Vec<Pooling>,
+    pub stretches: Vec<usize>,
+}
+
+impl Pools {
+    fn of(&self, content: &Range<usize>) -> Vec<Pool> {
+        let whole = self.whole.iter().map(|pooling| Pool { pooling: *pooling, tokens: content.clone() });
+        let stretches = self.stretches.iter().flat_map(|tokens| stretches(content, *tokens));
+        whole.chain(stretches.map(|tokens| Pool { pooling: Pooling::Mean, tokens })).collect()
+    }
+}
+
+/// Every run of `tokens`, half of each in the next, the last one at the end; none where there are no more.
+fn stretches(content: &Range<usize>, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let last = content.end.saturating_sub(tokens);
+    let starts = (content.start..last).step_by((tokens / 2).max(1));
+    let some = content.len() > tokens;
+    starts.chain([last]).filter(move |_| some).map(move |start| start..start + tokens)
 }
 
 impl Reader {
@@ -31,7 +55,7 @@ impl Reader {
         runtime: &Arc<Runtime>,
         folder: &Path,
         taps: Vec<Tap>,
-        pools: Vec<Pooling>,
+        pools: Pools,
     ) -> Result<Self, ModelError> {
         Self::over(runtime, Checkpoint::read(folder)?, Reads { taps, answers: vec![] }, pools)
     }
@@ -40,13 +64,13 @@ impl Reader {
         runtime: &Arc<Runtime>,
         checkpoint: Checkpoint,
         reads: Reads,
-        pools: Vec<Pooling>,
+        pools: Pools,
     ) -> Result<Self, ModelError> {
         let graph = checkpoint.graph(&reads)?;
         let session = runtime.session_from_graph(&graph, &checkpoint.weights)?;
         let text = checkpoint.text;
         let taps = reads.taps.clone();
-        let decoder = Decoder::new(session, text.clone(), reads, pools.clone())
+        let decoder = Decoder::new(session, text.clone(), reads)
             .map_err(|source| RuntimeError::Session { what: "the decoder".to_owned(), source })?;
         Ok(Self { tokenizer: checkpoint.tokenizer, decoder, text, taps, pools })
     }
@@ -63,8 +87,8 @@ impl Reader {
         Ok([self.tokenizer.start(), &content].concat())
     }
 
-    /// For each text its hidden states, tap after tap, in each pool after pool, in each [hidden], pooled over
-    /// all its tokens but `<bos>` (which stands in for an empty text). A text's numbers depend on the others'
+    /// For each text its hidden states, tap after tap, in each pool after pool (the whole in each way, then the
+    /// stretches), in each [hidden], pooled over all its tokens but `<bos>` (which stands in for an empty text). A text's numbers depend on the others'
     /// lengths by rounding alone.
     pub fn features(&self, texts: &[&str], stop: &Stop) -> Vec<Result<Vec<f32>, Failure>> {
         let ids: Vec<Result<Vec<u32>, Failure>> = texts.iter().map(|text| self.ids(text)).collect();
@@ -84,7 +108,7 @@ impl Reader {
             .filter_map(|(at, ids)| {
                 let ids = ids.as_ref().ok()?;
                 let content = started.min(ids.len().saturating_sub(1))..ids.len();
-                Some((at, Row { ids, content }))
+                Some((at, Row { ids, pools: self.pools.of(&content) }))
             })
             .collect();
         let missing = || Err(Failure::Runtime("the text was not read".to_owned()));
@@ -112,4 +136,22 @@ impl Reader {
 
 pub(super) fn failed(error: PromptError) -> Failure {
     Failure::Runtime(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_cover_every_token_and_are_none_of_what_is_no_longer_than_one() {
+        let of = |content: Range<usize>| stretches(&content, 4).collect::<Vec<_>>();
+        assert!(of(1..5).is_empty());
+        assert_eq!(of(1..6), [1..5, 2..6]);
+        assert_eq!(of(0..10), [0..4, 2..6, 4..8, 6..10]);
+        assert_eq!(of(0..11), [0..4, 2..6, 4..8, 6..10, 7..11]);
+        for end in 5..60 {
+            let found = of(1..end);
+            assert!((1..end).all(|at| end < 6 || found.iter().any(|stretch| stretch.contains(&at))), "{end}");
+        }
+    }
 }

@@ -268,6 +268,7 @@ impl Judge for ShieldGemma2 {
             policy: policy.id.to_owned(),
             reason,
         };
+        policy.names_no_head(&self.card.name)?;
         if policy.text.trim().is_empty() {
             return Err(refuse("it has no text, and a prompted judge asks by the text".to_owned()));
         }
