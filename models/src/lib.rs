@@ -7,6 +7,7 @@
 //! of that kind is checked and opened, and one line in the list in `judges/mod.rs`.
 
 pub mod checkpoint;
+pub mod fitting;
 pub mod graph;
 pub mod installed;
 pub mod judge;
@@ -16,6 +17,7 @@ pub mod probability;
 pub mod prompt;
 pub mod resample;
 pub mod runtime;
+pub mod seeded;
 
 pub use judge::{
     Answer, Asked, Content, Digest, Failure, Judge, JudgeCard, Modality, PolicyText, Question, QuestionError,
