@@ -10,9 +10,8 @@ use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Tensor};
 
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::gguf::Packed;
 use crate::checkpoint::weights::Weights;
-use crate::graph::{Blocks, Built};
+use crate::graph::{Blocks, Built, Filled, Initializer};
 use crate::{Failure, Stop};
 
 /// Where models run.
@@ -129,8 +128,7 @@ impl Runtime {
     pub fn session_from_graph(&self, graph: &Built, weights: &Weights) -> Result<Session, RuntimeError> {
         let mut values = Vec::new();
         for blocks in &graph.blocks {
-            let packed = weights.pack(&blocks.tensor)?;
-            values.extend(initializers(blocks, packed).map_err(RuntimeError::Environment)?);
+            values.extend(initializers(blocks, weights)?);
         }
         let open = || -> ort::Result<Session> {
             let folder = weights.folder().to_string_lossy();
@@ -164,16 +162,29 @@ impl Runtime {
     }
 }
 
-/// A packed weight as the values of the initializers that it fills; no number is copied.
-fn initializers(blocks: &Blocks, packed: Packed) -> ort::Result<Vec<(String, DynValue)>> {
-    let weights = Tensor::from_array((blocks.weights.dims.clone(), packed.weights))?.into_dyn();
-    let scales = Tensor::from_array((blocks.scales.dims.clone(), packed.scales))?.into_dyn();
-    let mut values = vec![(blocks.weights.name.clone(), weights), (blocks.scales.name.clone(), scales)];
-    if let Some(zero_points) = &blocks.zero_points {
-        let value = Tensor::from_array((zero_points.dims.clone(), packed.zero_points))?.into_dyn();
-        values.push((zero_points.name.clone(), value));
+/// A weight in blocks as the values of the initializers that it fills; no number is copied.
+fn initializers(blocks: &Blocks, of: &Weights) -> Result<Vec<(String, DynValue)>, RuntimeError> {
+    let value = |value: ort::Result<DynValue>| value.map_err(RuntimeError::Environment);
+    match &blocks.filled {
+        Filled::Unpacked(Initializer { name, dims }) => {
+            let numbers = of.unpack(&blocks.tensor)?;
+            let numbers = Tensor::from_array((dims.clone(), numbers)).map(Tensor::into_dyn);
+            Ok(vec![(name.clone(), value(numbers)?)])
+        }
+        Filled::Packed { weights, scales, zero_points } => {
+            let packed = of.pack(&blocks.tensor)?;
+            let bytes = |place: &Initializer, bytes: Vec<u8>| {
+                let tensor = Tensor::from_array((place.dims.clone(), bytes)).map(Tensor::into_dyn);
+                Ok::<_, RuntimeError>((place.name.clone(), value(tensor)?))
+            };
+            let factors = Tensor::from_array((scales.dims.clone(), packed.scales)).map(Tensor::into_dyn);
+            let mut values = vec![bytes(weights, packed.weights)?, (scales.name.clone(), value(factors)?)];
+            if let Some(zero_points) = zero_points {
+                values.push(bytes(zero_points, packed.zero_points)?);
+            }
+            Ok(values)
+        }
     }
-    Ok(values)
 }
 
 fn probe_cuda(environment: &Environment, device: i32) -> ort::Result<()> {

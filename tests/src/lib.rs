@@ -19,6 +19,7 @@
 
 #![expect(clippy::expect_used, reason = "a harness that fails is a test that fails, with the reason at hand")]
 
+mod assets;
 mod binary;
 mod caller;
 mod collector;
@@ -35,6 +36,7 @@ pub mod openapi;
 pub mod raw;
 pub mod samples;
 
+pub use assets::{all_assets, assets_with};
 pub use binary::{Done, binary, shieldgate, target_dir};
 pub use caller::{Answer, Caller, Upload, send, try_send};
 pub use collector::Collector;

@@ -22,7 +22,7 @@ pub mod text;
 pub mod vision;
 mod weights;
 
-pub use weights::{Blocks, Built};
+pub use weights::{Blocks, Built, Filled, Initializer};
 
 use onnx::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,

@@ -1,5 +1,5 @@
 //! How a graph takes a checkpoint's weights: plain numbers as external data, straight out of the checkpoint's
-//! file; blocks of small whole numbers packed for ONNX Runtime's operators as the session is made.
+//! file; blocks of small whole numbers packed for ONNX Runtime's operators, or unpacked, as the session is made.
 //!
 //! Blocks are declared as external data too, for a graph names every initializer; the session gets them by name
 //! ([`Built::blocks`]) and never reads what the declaration points at.
@@ -9,7 +9,7 @@ use super::{Attribute, Dim, Graph, GraphError, MICROSOFT, Type, Value};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::gguf::PackedForm;
 use crate::checkpoint::safetensors::{Storage, Tensor};
-use crate::checkpoint::weights::Stored;
+use crate::checkpoint::weights::{BlocksAs, Stored};
 
 /// Activations in 8 bits: on CPUs the one way that is faster than single precision (MODELS.md's measurements).
 const ACCURACY_LEVEL: i64 = 4;
@@ -22,14 +22,18 @@ pub struct Built {
     pub blocks: Vec<Blocks>,
 }
 
-/// One weight in blocks, and the initializers that its packed form fills.
+/// One weight in blocks, and the initializers that it fills.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocks {
     /// By which the checkpoint's weights find it.
     pub tensor: String,
-    pub weights: Initializer,
-    pub scales: Initializer,
-    pub zero_points: Option<Initializer>,
+    pub filled: Filled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filled {
+    Packed { weights: Initializer, scales: Initializer, zero_points: Option<Initializer> },
+    Unpacked(Initializer),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +107,10 @@ impl Graph<'_> {
             let weight = self.weight(name, &shape)?;
             return self.linear(path, x, &weight);
         };
+        if self.weights.blocks() == BlocksAs::Numbers {
+            let weight = self.unpacked(name, shape)?;
+            return self.linear(path, x, &weight);
+        }
         let [out, input] = shape;
         let dims = vec![out, input / form.block, form.block * form.bits / 8];
         let w = self.blocks(name, shape, form, dims)?;
@@ -167,26 +175,37 @@ impl Graph<'_> {
         form: PackedForm,
         dims: Vec<usize>,
     ) -> Result<InBlocks, GraphError> {
-        let file = self.weights.file_of_blocks();
         let scales = Initializer { name: format!("{name}/scales"), dims: vec![rows, columns / form.block] };
         let zero_points = form
             .zero_points
             .then(|| Initializer { name: format!("{name}/zero_points"), dims: scales.dims.clone() });
         let weights = Initializer { name: name.to_owned(), dims };
-        let mut declare = |initializer: &Initializer, kind: Type, bytes: usize| {
-            let bytes = bytes * initializer.dims.iter().product::<usize>();
-            self.external(&initializer.name, kind, &initializer.dims, &file, 0, bytes as u64)
-        };
         let in_blocks = InBlocks {
             form,
             rows,
             columns,
-            weights: declare(&weights, Type::U8, 1)?,
-            scales: declare(&scales, Type::F32, size_of::<f32>())?,
-            zero_points: zero_points.as_ref().map(|zero| declare(zero, Type::U8, 1)).transpose()?,
+            weights: self.declared(&weights, Type::U8)?,
+            scales: self.declared(&scales, Type::F32)?,
+            zero_points: zero_points.as_ref().map(|zero| self.declared(zero, Type::U8)).transpose()?,
         };
-        self.blocks.push(Blocks { tensor: name.to_owned(), weights, scales, zero_points });
+        let filled = Filled::Packed { weights, scales, zero_points };
+        self.blocks.push(Blocks { tensor: name.to_owned(), filled });
         Ok(in_blocks)
+    }
+
+    fn unpacked(&mut self, name: &str, [rows, columns]: [usize; 2]) -> Result<Value, GraphError> {
+        let numbers = Initializer { name: name.to_owned(), dims: vec![rows, columns] };
+        let value = self.declared(&numbers, Type::F32)?;
+        self.blocks.push(Blocks { tensor: name.to_owned(), filled: Filled::Unpacked(numbers) });
+        Ok(value)
+    }
+
+    /// An initializer that the session is given.
+    fn declared(&mut self, initializer: &Initializer, kind: Type) -> Result<Value, GraphError> {
+        let file = self.weights.file_of_blocks();
+        let bytes = if kind == Type::U8 { 1 } else { size_of::<f32>() };
+        let bytes = bytes * initializer.dims.iter().product::<usize>();
+        self.external(&initializer.name, kind, &initializer.dims, &file, 0, bytes as u64)
     }
 
     /// An initializer whose bytes lie in a file.

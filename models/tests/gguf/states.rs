@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use shieldgate_models::Stop;
 use shieldgate_models::checkpoint::config::TextConfig;
 use shieldgate_models::checkpoint::gguf::{Gguf, names};
+use shieldgate_models::checkpoint::weights::BlocksAs;
 use shieldgate_models::graph::text::Tap;
 use shieldgate_models::judges::gemma3::{Pooling, Pools, Reader};
 
@@ -51,9 +52,9 @@ pub(super) fn lay_out(gguf: &Gguf, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Mean and last of each text's final hidden states, one after the other.
-pub(super) fn states(folder: &Path, texts: &[&str]) -> anyhow::Result<Vec<Vec<f32>>> {
+pub(super) fn states(folder: &Path, blocks: BlocksAs, texts: &[&str]) -> anyhow::Result<Vec<Vec<f32>>> {
     let pools = Pools { whole: vec![Pooling::Mean, Pooling::Last], stretches: vec![] };
-    let reader = Reader::open(&runtime()?, folder, vec![Tap::Final], pools)?;
+    let reader = Reader::open_with_blocks(&runtime()?, folder, vec![Tap::Final], pools, blocks)?;
     let states = reader.features(texts, &Stop::default());
     states.into_iter().map(|states| states.map_err(|failure| anyhow::anyhow!("{failure:?}"))).collect()
 }
@@ -65,7 +66,7 @@ fn a_reader_over_its_numbers_has_the_references_hidden_states() -> anyhow::Resul
     lay_out(&gguf, laid.path())?;
     let golden = golden("tiny.json")?;
     let text = golden.samples.first().context("samples")?.text.as_str();
-    let found = states(laid.path(), &[text])?.concat();
+    let found = states(laid.path(), BlocksAs::Numbers, &[text])?.concat();
     // The first row is `<bos>`'s.
     let rows = golden.hidden.get(1..).context("rows")?;
     ensure!(rows.len() > 8, "longer than the window");
@@ -100,7 +101,10 @@ fn a_reader_over_the_file_itself_comes_close() -> anyhow::Result<()> {
     lay_out(&Gguf::open(&file)?, laid.path())?;
     let golden = golden("tiny.json")?;
     let texts: Vec<&str> = golden.samples.iter().map(|sample| sample.text.as_str()).collect();
-    let (exact, found) = (states(laid.path(), &texts)?, states(alone(&file)?.path(), &texts)?);
+    let exact = states(laid.path(), BlocksAs::Numbers, &texts)?;
+    let alone = alone(&file)?;
+    assert_eq!(states(alone.path(), BlocksAs::Numbers, &texts)?, exact);
+    let found = states(alone.path(), BlocksAs::Packed, &texts)?;
     for ((exact, found), text) in exact.iter().zip(&found).zip(&texts) {
         for (exact, found) in exact.chunks(32).zip(found.chunks(32)) {
             let cosine = cosine(exact.iter().map(|number| f64::from(*number)), found);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conf::{Conf, Subcommands};
-use shieldgate_models::checkpoint::config::Config;
+use shieldgate_models::checkpoint::config as checkpoint_config;
 use shieldgate_models::installed::Installed;
 use shieldgate_models::judges;
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
@@ -184,7 +184,7 @@ async fn find(add: &Add) -> Result<Found, Failed> {
     };
     // Eight gigabytes of another architecture would be refused after they came.
     let accept =
-        |folder: &Path| Config::read(folder).map(drop).map_err(|error| HubError::Refused(Box::new(error)));
+        |folder: &Path| checkpoint_config::check(folder).map_err(|error| HubError::Refused(Box::new(error)));
     let snapshot = hub::fetch(&Settings::from_env()?, &reference, &Progress::new(), accept).await?;
     Ok(Found { folder: snapshot.folder, otherwise: Some(reference.name().to_ascii_lowercase()) })
 }

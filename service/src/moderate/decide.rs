@@ -230,6 +230,7 @@ mod tests {
         let judges: Vec<JudgeUse> = judges
             .iter()
             .map(|(name, review, block)| JudgeUse {
+                head: None,
                 name: (*name).to_owned(),
                 thresholds: Thresholds { review: *review, block: *block },
                 calibration: Calibration::default(),

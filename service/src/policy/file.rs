@@ -13,10 +13,15 @@ use super::{Fault, Policy};
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The policies that come with the build; activated at the first run on an empty database.
-pub const SHIPPED: [(&str, &str); 3] = [
+pub const SHIPPED: [(&str, &str); 8] = [
     ("policies/dangerous.yaml", include_str!("../../../policies/dangerous.yaml")),
+    ("policies/harassment-text.yaml", include_str!("../../../policies/harassment-text.yaml")),
+    ("policies/hate-text.yaml", include_str!("../../../policies/hate-text.yaml")),
+    ("policies/self-harm-text.yaml", include_str!("../../../policies/self-harm-text.yaml")),
     ("policies/sexual.yaml", include_str!("../../../policies/sexual.yaml")),
+    ("policies/sexual-text.yaml", include_str!("../../../policies/sexual-text.yaml")),
     ("policies/violence.yaml", include_str!("../../../policies/violence.yaml")),
+    ("policies/violence-text.yaml", include_str!("../../../policies/violence-text.yaml")),
 ];
 
 /// One thing wrong with one file.

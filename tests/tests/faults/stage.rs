@@ -1,6 +1,6 @@
 //! What all fault tests stand on: judges that go wrong, policies that ask them, load, a look at the record.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use image::{GrayImage, Luma};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use shieldgate_tests::{Answer, Caller, Gate, Setup, Upload, samples, target_dir};
+use shieldgate_tests::{Answer, Caller, Gate, Setup, Upload, assets_with, samples};
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -26,26 +26,11 @@ pub(crate) const ENDLESS: u8 = 250;
 
 /// A gate with some of the models in `tests/models` and no others, so that it starts in no time.
 pub(crate) fn stage(models: &[&str]) -> Setup {
-    let mut setup = Gate::with().flag("--assets", bare_assets().display()).flag("--threads", 1);
+    let mut setup = Gate::with().flag("--assets", assets_with(&[]).display()).flag("--threads", 1);
     for model in models {
         setup = setup.model(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model));
     }
     setup
-}
-
-/// The build's assets without its models.
-fn bare_assets() -> PathBuf {
-    let bare = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bare-assets");
-    std::fs::create_dir_all(&bare).expect("makes a folder");
-    for name in ["onnxruntime", "postgres"] {
-        let link = bare.join(name);
-        // Several tests may be at it; the first one's link is as good.
-        if !link.exists() {
-            drop(std::os::unix::fs::symlink(target_dir().join("assets").join(name), &link));
-        }
-        assert!(link.exists(), "no `{name}` in the assets: run `make build` first");
-    }
-    bare
 }
 
 /// A policy that asks `judges`; review from 0.4, block from 0.6.

@@ -53,6 +53,11 @@ pub fn plain_name(gguf: &str) -> Option<String> {
     Some(format!("{DECODER}layers.{layer}.{plain}"))
 }
 
+/// Whether the tensor is a layer's own: all but the embedding, the head and the last norm.
+pub fn is_layers(gguf: &str) -> bool {
+    gguf.starts_with("blk.")
+}
+
 /// Whether the tensor is stored as `1 + w`.
 pub fn is_norm(gguf: &str) -> bool {
     gguf.ends_with("_norm.weight")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::Digest;
 use crate::checkpoint::config::gemma::GemmaConfig;
 use crate::checkpoint::config::{self, About, TextConfig};
-use crate::checkpoint::weights::{GgufFile, Weights};
+use crate::checkpoint::weights::{BlocksAs, GgufFile, Weights};
 use crate::checkpoint::{CheckpointError, gguf};
 use crate::graph::text::{self as graph, Reads};
 use crate::graph::{Built, GraphError};
@@ -93,6 +93,14 @@ impl Checkpoint {
             described_in: path.clone(),
             tokenizer_in: path,
         })
+    }
+
+    pub(super) fn with_blocks(mut self, blocks: BlocksAs) -> Self {
+        self.weights = match self.weights {
+            Weights::Gguf(file) => Weights::Gguf(file.with_blocks(blocks)),
+            numbers => numbers,
+        };
+        self
     }
 
     fn checked(self) -> Result<Self, ModelError> {

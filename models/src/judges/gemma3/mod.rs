@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::weights::multiplies_bytes;
 use crate::graph::text::{Reads, Tap};
 use crate::graph::{GRAPH_VERSION, text as graph};
 use crate::installed::{Checked, FileRecord, ModelError};
@@ -47,9 +48,11 @@ pub use reader::{Pools, Reader};
 /// Raised with every change to how texts or prompts are prepared.
 const PREPARATION_VERSION: u32 = 1;
 
-/// What the graphs compute in: blocks of a GGUF are multiplied by activations in 8 bits, all else is single
-/// precision.
-const PRECISION: &str = "fp32, blocks by 8 bits";
+/// What the graphs compute in, which is the processor's to choose for blocks of a GGUF ([`crate::checkpoint::weights::BlocksAs`]): so processes
+/// on unlike machines are unlike judges.
+fn precision() -> &'static str {
+    if multiplies_bytes() { "fp32, blocks by 8 bits" } else { "fp32, blocks by 8 bits where there are many" }
+}
 
 /// Texts a batch; the model takes them by length, in batches of its own.
 const TEXTS_MAX: usize = 32;
@@ -72,8 +75,8 @@ pub const KIND: Kind = Kind {
     check,
     optional: OPTIONAL,
     method: || {
-        let graph = graph::VERSION;
-        format!("graph v{GRAPH_VERSION}.{graph}, preparation v{PREPARATION_VERSION}, {PRECISION}")
+        let (graph, precision) = (graph::VERSION, precision());
+        format!("graph v{GRAPH_VERSION}.{graph}, preparation v{PREPARATION_VERSION}, {precision}")
     },
     open: |runtime, folder, card| Ok(Box::new(Gemma3::open(runtime, folder, card)?)),
 };

@@ -10,6 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::decoder::{Decoder, Pool, Pooling, Reading, Row};
 use super::packing::packs;
 use crate::checkpoint::config::TextConfig;
+use crate::checkpoint::weights::BlocksAs;
 use crate::graph::text::{Reads, Tap};
 use crate::installed::ModelError;
 use crate::prompt::PromptError;
@@ -58,6 +59,18 @@ impl Reader {
         pools: Pools,
     ) -> Result<Self, ModelError> {
         Self::over(runtime, Checkpoint::read(folder)?, Reads { taps, answers: vec![] }, pools)
+    }
+
+    /// For tests, which compare: [`Self::open`] over a GGUF with its blocks multiplied in one way or the other.
+    pub fn open_with_blocks(
+        runtime: &Arc<Runtime>,
+        folder: &Path,
+        taps: Vec<Tap>,
+        pools: Pools,
+        blocks: BlocksAs,
+    ) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::read(folder)?.with_blocks(blocks);
+        Self::over(runtime, checkpoint, Reads { taps, answers: vec![] }, pools)
     }
 
     pub(super) fn over(
