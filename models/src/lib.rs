@@ -12,6 +12,7 @@ pub mod graph;
 pub mod installed;
 pub mod judge;
 pub mod judges;
+pub mod measures;
 pub mod picture;
 pub mod probability;
 pub mod prompt;

@@ -41,18 +41,17 @@ impl Rows {
     }
 }
 
-/// Eight sums, for a single one would wait for each addition; always in the same order.
+/// Eight sums side by side, for a single one would wait for each addition; always in the same order.
 pub(super) fn dot(row: &[f32], weights: &[f64]) -> f64 {
     const LANES: usize = 8;
+    let ((rows, rest), (weighted, of_rest)) = (row.as_chunks::<LANES>(), weights.as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
-    let (rows, weighted) = (row.chunks_exact(LANES), weights.chunks_exact(LANES));
-    let rest = rows.remainder().iter().zip(weighted.remainder());
-    let rest: f64 = rest.map(|(x, w)| f64::from(*x) * w).sum();
-    for (row, weights) in rows.zip(weighted) {
-        for (lane, (x, w)) in lanes.iter_mut().zip(row.iter().zip(weights)) {
-            *lane += f64::from(*x) * w;
-        }
+    for (row, weights) in rows.iter().zip(weighted) {
+        // An array, or the compiler does one after the other.
+        let products: [f64; LANES] = std::array::from_fn(|at| f64::from(row[at]) * weights[at]);
+        lanes.iter_mut().zip(products).for_each(|(lane, product)| *lane += product);
     }
+    let rest: f64 = rest.iter().zip(of_rest).map(|(x, w)| f64::from(*x) * w).sum();
     lanes.iter().sum::<f64>() + rest
 }
 
