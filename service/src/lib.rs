@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod decoders;
+pub mod evaluation;
 pub mod housekeeping;
 pub mod http;
 pub mod hub;

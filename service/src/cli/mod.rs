@@ -2,6 +2,7 @@
 
 mod connect;
 mod doctor;
+mod eval;
 mod keys;
 mod migrate;
 mod models;
@@ -39,6 +40,8 @@ enum Command {
     Models(models::Models),
     /// Policies: check files, import them, activate versions.
     Policies(policies::Policies),
+    /// Say how good the installed judges are on labelled rows; needs no database.
+    Eval(eval::Eval),
     /// API keys.
     Keys(keys::Keys),
     /// Say what is right and wrong with this installation.
@@ -144,6 +147,7 @@ impl Command {
             Self::Serve(serve) => &serve.common,
             Self::Models(models) => models.common(),
             Self::Policies(policies) => policies.common(),
+            Self::Eval(eval) => &eval.common,
             Self::Keys(keys) => keys.common(),
             Self::Doctor(doctor) => &doctor.common,
             Self::Migrate(plain) => &plain.common,
@@ -155,6 +159,7 @@ impl Command {
             Self::Serve(config) => serve::run(config, metrics).await,
             Self::Models(models) => models.run().await,
             Self::Policies(policies) => policies.run().await,
+            Self::Eval(eval) => eval.run().await,
             Self::Keys(keys) => keys.run().await,
             Self::Doctor(doctor) => doctor.run().await,
             Self::Migrate(plain) => migrate::run(&plain.common, &plain.database).await,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use conf::{Conf, Subcommands};
 use shieldgate_models::checkpoint::config as checkpoint_config;
-use shieldgate_models::installed::Installed;
-use shieldgate_models::judges;
+use shieldgate_models::installed::{Installed, ModelError};
 use shieldgate_models::runtime::{DeviceChoice, Runtime};
+use shieldgate_models::{Judge, judges};
 
 use super::progress::Progress;
 use super::{Failed, output};
@@ -16,6 +16,7 @@ use crate::assets::Assets;
 use crate::config::Common;
 use crate::hub::{self, HubError, Reference, Settings};
 use crate::pipeline;
+use crate::policy::Policy;
 
 #[derive(Conf)]
 pub(super) struct Models {
@@ -216,6 +217,31 @@ pub(super) fn all(common: &Common, assets: &Assets) -> Result<Vec<Installed>, Fa
         }
     }
     Ok(found)
+}
+
+/// Opens those of `installed` that one of `policies` names.
+pub(super) fn open_for(
+    runtime: &Arc<Runtime>,
+    installed: &[Installed],
+    policies: &[Policy],
+) -> Result<Vec<Box<dyn Judge>>, ModelError> {
+    let named =
+        |name: &str| policies.iter().any(|policy| policy.judges.iter().any(|judge| judge.name == name));
+    open(runtime, installed.iter().filter(|model| named(&model.name)))
+}
+
+pub(super) fn open<'m>(
+    runtime: &Arc<Runtime>,
+    models: impl Iterator<Item = &'m Installed>,
+) -> Result<Vec<Box<dyn Judge>>, ModelError> {
+    let mut opened = Vec::new();
+    for model in models {
+        let judge = judges::open(runtime, model, pipeline::version)?;
+        let card = judge.card();
+        tracing::info!(judge = card.name, kind = card.kind, digest = %card.digest, demo = card.demo, "judge loaded");
+        opened.push(judge);
+    }
+    Ok(opened)
 }
 
 /// For commands that only look: the CPU, one thread.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use conf::{Conf, Subcommands};
-use shieldgate_models::judges;
+use shieldgate_models::Judge;
+use shieldgate_models::installed::Installed;
 
 use super::connect::{Connected, Role};
 use super::{Failed, output};
 use crate::assets::Assets;
 use crate::config::{Common, Database};
-use crate::pipeline;
 use crate::policy::Policy;
 use crate::policy::active::ActivePolicy;
 use crate::policy::file::{self, FileFault};
@@ -154,7 +154,7 @@ pub(super) fn shipped() -> Result<Vec<Policy>, Failed> {
         .collect()
 }
 
-fn read(path: &Path) -> Result<Vec<Policy>, Failed> {
+pub(super) fn read(path: &Path) -> Result<Vec<Policy>, Failed> {
     file::read_all(path).map_err(|faults| joined(&faults))
 }
 
@@ -167,20 +167,22 @@ fn joined(faults: &[FileFault]) -> Failed {
 /// for their questions before it is activated, as the service does.
 fn askable(common: &Common, policies: &[Policy]) -> Result<(), Failed> {
     let installed = super::models::all(common, &Assets::find(common.assets.as_deref())?)?;
-    let named =
-        |name: &str| policies.iter().any(|policy| policy.judges.iter().any(|judge| judge.name == name));
-    let runtime = super::models::runtime(common)?;
-    let opened = installed
-        .iter()
-        .filter(|model| named(&model.name))
-        .map(|model| judges::open(&runtime, model, pipeline::version))
-        .collect::<Result<Vec<_>, _>>()?;
+    let opened = super::models::open_for(&super::models::runtime(common)?, &installed, policies)?;
+    resolve(policies, &opened, &installed).map(drop)
+}
+
+/// Against the judges of this machine that are open.
+pub(super) fn resolve(
+    policies: &[Policy],
+    opened: &[Box<dyn Judge>],
+    installed: &[Installed],
+) -> Result<Vec<ActivePolicy>, Failed> {
     let names: Vec<String> = installed.iter().map(|model| model.name.clone()).collect();
-    for policy in policies {
-        let find = |name: &str| opened.iter().map(|judge| &**judge).find(|judge| judge.card().name == name);
-        ActivePolicy::resolve(policy.clone(), policy.version()?, find, &names)?;
-    }
-    Ok(())
+    let find = |name: &str| opened.iter().map(|judge| &**judge).find(|judge| judge.card().name == name);
+    let resolved = policies
+        .iter()
+        .map(|policy| Ok(ActivePolicy::resolve(policy.clone(), policy.version()?, find, &names)?));
+    resolved.collect()
 }
 
 fn short(version: &str) -> &str {

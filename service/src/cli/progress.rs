@@ -1,9 +1,10 @@
-//! A download as people see it: a bar on a terminal, plain lines elsewhere; both on stderr.
+//! What takes long as people see it: a bar on a terminal, plain lines elsewhere; both on stderr.
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
 use crate::hub::Watch;
@@ -84,6 +85,53 @@ impl Watch for Progress {
         if self.terminal {
             output::note(format_args!("{file} is there"));
         }
+    }
+}
+
+const COUNT: &str = "{msg} {bar:30} {pos} of {len}, {per_sec}, {eta} left";
+/// Plain lines: not for what is done before anybody looks.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Things that are done one after the other, as rows of a file.
+pub(super) struct Counting {
+    bar: ProgressBar,
+    what: &'static str,
+    all: u64,
+    /// Of plain lines, when it began and how much was said; none on a terminal.
+    plain: Option<Mutex<(Instant, u64)>>,
+}
+
+impl Counting {
+    pub(super) fn new(what: &'static str, all: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(COUNT) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        if terminal {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        Self { bar, what, all, plain: (!terminal).then(|| Mutex::new((Instant::now(), 0))) }
+    }
+
+    pub(super) fn advance(&self) {
+        self.bar.inc(1);
+        let Some(plain) = &self.plain else { return };
+        let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, reached) = (self.bar.position(), tenths(self.bar.position(), self.all));
+        if reached > plain.1 {
+            if plain.0.elapsed() >= LONG {
+                output::note(format_args!("{done} of {} {}", self.all, self.what));
+            }
+            plain.1 = reached;
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web;
+use shieldgate_models::Judge;
 use shieldgate_models::runtime::Runtime;
-use shieldgate_models::{Judge, judges};
 
 use super::Failed;
 use super::connect::{Connected, Role};
@@ -20,7 +20,6 @@ use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
 use crate::media::{Limits, keep::Keep};
 use crate::moderate::{ModerateConfig, Moderator, PolicyCache};
-use crate::pipeline;
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::store;
 use crate::telemetry::Metrics;
@@ -206,13 +205,7 @@ fn open_judges(
 ) -> Result<Vec<Box<dyn Judge>>, Failed> {
     let mut installed = super::models::all(common, assets)?;
     installed.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut opened = Vec::new();
-    for model in &installed {
-        let judge = judges::open(runtime, model, pipeline::version)?;
-        let card = judge.card();
-        tracing::info!(judge = card.name, kind = card.kind, digest = %card.digest, demo = card.demo, "judge loaded");
-        opened.push(judge);
-    }
+    let opened = super::models::open(runtime, installed.iter())?;
     if opened.is_empty() { Err(ServeError::NoJudges.into()) } else { Ok(opened) }
 }
 

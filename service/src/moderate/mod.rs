@@ -30,7 +30,7 @@ use crate::decoders::{DecodeError, Decoders};
 use crate::media::{self, Limits, Looked};
 use crate::pipeline;
 use crate::policy::Modality;
-use crate::scheduler::{Lane, Refused, Scheduler, Shown, View, Views};
+use crate::scheduler::{Lane, Refused, Scheduler, Views};
 use crate::store::admission::Look;
 use crate::store::idempotency::Recorded;
 use crate::store::judgements::Recall;
@@ -39,8 +39,8 @@ use crate::store::{self, Group, Store, verdicts};
 use crate::text;
 use crate::timestamp;
 use crate::verdict::{
-    Action, Content, ErrorNote, Extent, Facts, FrameAt, ImageExtent, Outcome, PolicyAnswer, PolicyNotRun,
-    Status, Verdict, Worst,
+    Action, Content, ErrorNote, Extent, Facts, ImageExtent, Outcome, PolicyAnswer, PolicyNotRun, Status,
+    Verdict,
 };
 
 pub mod decide;
@@ -50,6 +50,7 @@ pub mod policies;
 mod record;
 mod shadow;
 mod submission;
+pub mod views;
 
 pub use error::ModerateError;
 pub use policies::PolicyCache;
@@ -300,9 +301,7 @@ impl Moderator {
             bytes,
             extent: Extent::Text(looked.extent),
         };
-        let view = |view: text::View| View { shown: Shown::Text(view.text), place: Worst::Window(view.at) };
-        let views = Views { views: looked.views.into_iter().map(view).collect(), memory: None };
-        Ok((Facts { content, doubts: Vec::new() }, Arc::new(views)))
+        Ok((Facts { content, doubts: Vec::new() }, Arc::new(views::of_text(looked.views))))
     }
 
     async fn look_at_image(
@@ -328,16 +327,7 @@ impl Moderator {
             .map_err(|_| ModerateError::TaskGone)?;
         drop(place);
         let facts = facts(&looked, sha256, original.as_ref().len());
-        let view = |view: media::View| View {
-            place: Worst::Frame(FrameAt {
-                frame: view.frame,
-                at_ms: view.at_ms,
-                background: view.background,
-            }),
-            shown: Shown::Picture(view.picture),
-        };
-        let views = views.into_iter().map(view).collect();
-        Ok((facts, Arc::new(Views { views, memory: Some(memory) })))
+        Ok((facts, Arc::new(views::of_picture(views, Some(memory)))))
     }
 
     fn conclude(
