@@ -3,6 +3,7 @@
 mod connect;
 mod doctor;
 mod eval;
+mod heads;
 mod keys;
 mod migrate;
 mod models;
@@ -42,6 +43,8 @@ enum Command {
     Policies(policies::Policies),
     /// Say how good the installed judges are on labelled rows; needs no database.
     Eval(eval::Eval),
+    /// Small trained classifiers over a text model's hidden states, one a policy.
+    Heads(heads::HeadsArgs),
     /// API keys.
     Keys(keys::Keys),
     /// Say what is right and wrong with this installation.
@@ -148,6 +151,7 @@ impl Command {
             Self::Models(models) => models.common(),
             Self::Policies(policies) => policies.common(),
             Self::Eval(eval) => &eval.common,
+            Self::Heads(heads) => heads.common(),
             Self::Keys(keys) => keys.common(),
             Self::Doctor(doctor) => &doctor.common,
             Self::Migrate(plain) => &plain.common,
@@ -160,6 +164,7 @@ impl Command {
             Self::Models(models) => models.run().await,
             Self::Policies(policies) => policies.run().await,
             Self::Eval(eval) => eval.run().await,
+            Self::Heads(heads) => heads.run().await,
             Self::Keys(keys) => keys.run().await,
             Self::Doctor(doctor) => doctor.run().await,
             Self::Migrate(plain) => migrate::run(&plain.common, &plain.database).await,

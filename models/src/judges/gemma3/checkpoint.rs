@@ -143,6 +143,11 @@ fn gguf_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// How many layers a folder's model has.
+pub fn layers_of(folder: &Path) -> Result<usize, ModelError> {
+    Ok(Checkpoint::read(folder)?.text.layers.len())
+}
+
 /// Names the model that heads belong to: the configuration, the tokenizer and the weights.
 pub fn model_digest(folder: &Path) -> Result<Digest, ModelError> {
     let files = Checkpoint::read(folder)?.files;

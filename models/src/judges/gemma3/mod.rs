@@ -35,8 +35,8 @@ mod prompted;
 mod reader;
 
 use asking::Asking;
-pub use checkpoint::model_digest;
 use checkpoint::{Checkpoint, digest_of};
+pub use checkpoint::{layers_of, model_digest};
 pub use decoder::Pooling;
 use decoder::Reading;
 use heads::{Head, Heads, Stretches};
