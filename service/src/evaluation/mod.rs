@@ -10,6 +10,8 @@ mod lines;
 pub mod report;
 mod scoring;
 mod svg;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod access;
 mod bad_input;
 mod bad_requests;
 mod command_line;
+mod eval;
 mod hub;
 mod idempotency;
 mod images;
