@@ -66,7 +66,7 @@ mod tests {
         let rows = read(folder.path()).expect("rows");
         let found: Vec<_> = rows.iter().map(|row| (row.number, row.labels.harm())).collect();
         assert_eq!(found, [(1, Some(false)), (2, Some(true)), (3, Some(true))]);
-        let names: Vec<_> = rows.iter().map(|row| match &row.content {
+        let names = rows.iter().map(|row| match &row.content {
             Content::Picture(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
             Content::Text(_) => None,
         });

@@ -100,12 +100,12 @@ fn every_probability_is_held_against_its_own_label() {
     assert_eq!((report.rows, report.unlabelled), (6, 1));
     assert_eq!((report.refused.rows, &report.refused.first[0][..]), (1, "rows:5: the text is empty"));
     assert_eq!((report.failed.rows, &report.failed.first[0][..]), (1, "rows:6: judge `a`: the judge failed"));
-    let counted: Vec<_> = report.series.iter().map(|one| (one.name(&report.series), one.rows, one.positives));
+    let counted = report.series.iter().map(|one| (one.name(&report.series), one.rows, one.positives));
     let counted = counted.collect::<Vec<_>>();
     let of = |name: &str, rows, positives| (name.to_owned(), rows, positives);
     assert_eq!(counted, [of("hate (a)", 3, 1), of("hate (b)", 3, 1), of("threats", 3, 1)]);
     // The policy's own thresholds, inclusive, and the best one.
-    let thresholds: Vec<_> = report.series[0]
+    let thresholds = report.series[0]
         .thresholds
         .iter()
         .map(|at| (at.name, at.rates.true_positives, at.rates.false_positives));

@@ -1,8 +1,8 @@
 //! Text in, windows out: what a judge of text may look at. [`look`] is pure.
 //!
-//! A text is judged whole. What is longer than a window is cut into several that overlap, for a judge that reads
-//! a page at once gives a single sentence of it little weight. Each window is judged as it was written and, where
-//! that differs, folded: without what hides words from judges and not from people ([`fold`]).
+//! A text is judged whole. What is longer than a page is cut into pages that overlap and into its sentences, for a
+//! judge that reads a page at once gives a single sentence of it little weight. Each window is judged as it was
+//! written and, where that differs, folded: without what hides words from judges and not from people ([`fold`]).
 
 mod fold;
 mod windows;
@@ -15,7 +15,7 @@ pub use fold::fold;
 use crate::verdict::{Form, TextExtent, WindowAt};
 
 /// Part of every text judge's digest: raise it whenever any text may come out in other windows or forms.
-pub const PIPELINE_VERSION: &str = "text-1";
+pub const PIPELINE_VERSION: &str = "text-2";
 
 /// One window in one form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ mod tests {
         }
         assert!(seen.iter().all(|seen| *seen));
         let repeated = look("spam ".repeat(100_000).as_bytes(), 1 << 20).expect("a text");
-        assert!(repeated.views.len() < 50, "{}", repeated.views.len());
+        assert!(repeated.views.len() < 80, "{}", repeated.views.len());
     }
 
     #[test]
