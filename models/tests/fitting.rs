@@ -1,5 +1,7 @@
 //! Fits against scikit-learn's (`models/reference/make_fitting.py`), and what a fit owes beside being right.
 
+#![expect(clippy::expect_used, reason = "this is all tests")]
+
 use std::path::Path;
 use std::time::Instant;
 

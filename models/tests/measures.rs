@@ -1,5 +1,7 @@
 //! Measures against scikit-learn's and scipy's (`models/reference/make_measures.py`), and their edges.
 
+#![expect(clippy::expect_used, reason = "this is all tests")]
+
 use std::path::Path;
 
 use serde_json::Value;
