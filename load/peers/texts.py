@@ -124,6 +124,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    options.gguf = options.gguf.resolve()
     gate = Gate(options.gate, options.key)
     peers = {"transformers fp32": Transformers(options.gguf, options.threads)}
     tokenizer = peers["transformers fp32"].tokenizer

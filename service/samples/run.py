@@ -59,11 +59,11 @@ def main(argv):
         base = f"http://127.0.0.1:{port}"
         wait_until_ready(service, base, data)
         key = demo_key(binary, data, base)
-        print(f"\nshieldgate is up on {base}; the sample pictures judged through its own API:\n")
+        print(f"\nshieldgate is up on {base}; samples judged through its own API:\n")
         failures = show(base, key, samples())
         tell_what_next(base, key, data)
         if failures:
-            raise Trouble(f"{failures} of the sample pictures got no verdict; the log is {data / LOG_FILE}")
+            raise Trouble(f"{failures} of the samples got no verdict; the log is {data / LOG_FILE}")
         code = service.wait()
         raise Trouble(f"the service ended by itself ({describe(code)}):\n{last_lines(data / LOG_FILE)}")
     except Stop:

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Posts pictures to a running shieldgate and prints the verdicts as a table.
+"""Posts pictures and texts to a running shieldgate and prints the verdicts as a table.
 
     show.py BASE_URL KEY [FILE …]      (without files: the samples beside this script)
+
+A file that ends in .jsonl has texts, a line each: {"name": …, "text": …}.
 """
 
 import json
@@ -22,61 +24,74 @@ TYPES = {
 TIMEOUT_S = 120
 
 
+TEXTS = ".jsonl"
+
+
 def main(argv):
     if len(argv) < 3:
         print("usage: show.py BASE_URL KEY [FILE …]", file=sys.stderr)
         return 2
     files = [Path(name) for name in argv[3:]] or samples()
-    failures = show(argv[1], argv[2], files)
+    failures = show(argv[1].rstrip("/"), argv[2], files)
     return 1 if failures else 0
 
 
 def samples():
-    """The photographs, then the drawings that the demo model is for."""
+    """The photographs, then the drawings that the demo model is for, then texts."""
     here = Path(__file__).resolve().parent
     folders = [folder for folder in (here, here / "demo") if folder.is_dir()]
-    return [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in TYPES]
+    pictures = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in TYPES]
+    return [*pictures, here / "texts.jsonl"]
 
 
 def show(base, key, files):
-    """Prints one block of rows a picture; returns how many pictures got no verdict."""
+    """Prints one block of rows a picture or text; returns how many of them got no verdict."""
     rows, not_run, failures = [], {}, 0
-    for path in files:
+    asked = [request for path in files for request in requests(base, key, path)]
+    for name, request in asked:
         try:
-            verdict = post(base, key, path)
+            verdict = post(request)
         except Refused as refused:
             failures += 1
-            rows.append([path.name, "-", "-", "-", "-", str(refused)])
+            rows.append([name, "-", "-", "-", "-", str(refused)])
             continue
-        rows.extend(rows_of(path.name, verdict))
+        rows.extend(rows_of(name, verdict))
         for policy in verdict.get("policies_not_run", []):
-            not_run.setdefault((policy["policy"], policy["reason"]), []).append(path.name)
+            not_run.setdefault((policy["policy"], policy["reason"]), []).append(name)
         for policy in verdict.get("policies", []):
             for judge in policy.get("judges_not_run", []):
-                name = f"{policy['policy']} ({judge['name']})"
-                not_run.setdefault((name, judge["reason"]), []).append(path.name)
-    print(table(["file", "verdict", "policy", "action", "probability", "judge"], rows))
+                of_judge = f"{policy['policy']} ({judge['name']})"
+                not_run.setdefault((of_judge, judge["reason"]), []).append(name)
+    print(table(["content", "verdict", "policy", "action", "probability", "judge"], rows))
     if not_run:
         print("\nNot run:")
         for (policy, reason), names in not_run.items():
-            where = "" if len(names) == len(files) else f" ({', '.join(names)})"
+            where = "" if len(names) == len(asked) else f" ({', '.join(names)})"
             print(f"  {policy}: {reason}{where}")
     return failures
+
+
+def requests(base, key, path):
+    """A name and a request for the picture, or for each text of the file."""
+    if path.suffix.lower() == TEXTS:
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            body = json.dumps({"text": row["text"], "ref": row["name"]}).encode()
+            yield f"“{row['text'][:24]}…”", request(f"{base}/v1/texts", key, body, "application/json")
+        return
+    ref = urllib.request.quote(path.name, safe="")
+    kind = TYPES.get(path.suffix.lower(), "application/octet-stream")
+    yield path.name, request(f"{base}/v1/images?ref={ref}", key, path.read_bytes(), kind)
+
+
+def request(url, key, body, kind):
+    return urllib.request.Request(url, body, {"Authorization": f"Bearer {key}", "Content-Type": kind})
 
 
 class Refused(Exception):
     """The service's own words for why there is no verdict."""
 
 
-def post(base, key, path):
-    request = urllib.request.Request(
-        f"{base.rstrip('/')}/v1/images?ref={urllib.request.quote(path.name, safe='')}",
-        data=path.read_bytes(),
-        headers={
-            "Authorization": f"Bearer {key}",
-            "Content-Type": TYPES.get(path.suffix.lower(), "application/octet-stream"),
-        },
-    )
+def post(request):
     # The service is on this machine: a proxy named in the environment must not see the key.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -110,7 +125,7 @@ def rows_of(name, verdict):
                 note += f": {judge['error'].get('code')}"
             rows.append([policy["policy"], judge.get("action") or "-", number(judge.get("probability")), judge["name"] + note])
     rows = rows or [["-", "-", "-", "-"]]
-    # The picture and its verdict stand on the first row only.
+    # The content and its verdict stand on the first row only.
     return [([name, action] if index == 0 else ["", ""]) + row for index, row in enumerate(rows)]
 
 
