@@ -1,8 +1,9 @@
 //! Text in, windows out: what a judge of text may look at. [`look`] is pure.
 //!
-//! A text is judged whole. What is longer than a page is cut into pages that overlap and into its sentences, for a
-//! judge that reads a page at once gives a single sentence of it little weight. Each window is judged as it was
-//! written and, where that differs, folded: without what hides words from judges and not from people ([`fold`]).
+//! A text is judged whole. What is longer than a page is cut into pages that overlap, and into its sentences where
+//! there are many, for a judge that reads a page at once gives a single sentence of it little weight. Each window is
+//! judged as it was written and, where that differs, folded: without what hides words from judges and not from
+//! people ([`fold`]).
 
 mod fold;
 mod windows;

@@ -1,12 +1,17 @@
 //! Windows over a text. Up to a page it is one. What is longer is cut into pages, at blanks where there are any and
-//! overlapping by a sentence, and each of its sentences is a window as well: a judge that reads a page at once
-//! gives a single sentence of it little weight.
+//! overlapping by a sentence. Of what is longer than two, each sentence is a window as well: a judge that reads a page
+//! at once gives a single sentence of it little weight.
 
 /// Characters of a page, at most.
 const PAGE: usize = 1200;
 
 /// How far a page reaches back into the one before it, so that what is cut in one stands whole in the other.
 const OVERLAP: usize = 200;
+
+/// Of texts above so many characters sentences are windows. It costs as much again, and the worst of many sentences is
+/// worse than any page: below this more harmless texts would be flagged than harmful ones found
+/// (models/heads/README.md).
+const SENTENCES_ABOVE: usize = 2 * PAGE;
 
 /// Characters of a sentence, at most; a longer one is cut.
 const SENTENCE: usize = 300;
@@ -107,7 +112,7 @@ impl<'a> Characters<'a> {
 pub(super) fn of(text: &str) -> Vec<Window<'_>> {
     let characters = Characters::of(text);
     let mut windows = characters.pages();
-    if windows.len() > 1 {
+    if characters.count() > SENTENCES_ABOVE {
         windows.extend(characters.sentences());
     }
     windows
@@ -163,7 +168,7 @@ mod tests {
             Characters::of(&text).sentences().iter().map(|window| window.text.trim()).collect();
         assert_eq!(found, sentences.map(str::trim));
 
-        let long = format!("{text}{}", "and so it goes on and on ".repeat(60));
+        let long = format!("{text}{}", "and so it goes on and on ".repeat(100));
         let windows = of(&long);
         for sentence in sentences {
             assert!(windows.iter().any(|window| window.text.trim() == sentence.trim()), "{sentence}");

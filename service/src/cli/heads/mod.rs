@@ -66,7 +66,7 @@ struct Fit {
     #[arg(long, default_value = "24")]
     stretch_tokens: usize,
     /// What is taken off a stretch's logit.
-    #[arg(long, default_value = "1.0")]
+    #[arg(long, default_value = "4.0")]
     stretch_margin: f32,
     /// Where models run: `auto`, `cpu`, `cuda:N`.
     #[arg(long, env = "SHIELDGATE_DEVICE", default_value = "auto")]
