@@ -105,6 +105,15 @@ pub struct Gate {
     /// How long an upload may take to arrive, in milliseconds.
     #[arg(long, env, default_value = "30000")]
     pub body_timeout_ms: u64,
+    /// Fetch images that `POST /v1/moderations` names by `http(s)` URLs, from public addresses alone.
+    #[arg(long, env)]
+    pub fetch_image_urls: bool,
+    /// How long one such fetch may take, redirects included, in milliseconds.
+    #[arg(long, env, default_value = "10000")]
+    pub fetch_timeout_ms: u64,
+    /// Fetches at once; more are answered 429.
+    #[arg(long, env, default_value = "16")]
+    pub fetches_max: usize,
     /// Largest picture, in pixels (width × height).
     #[arg(long, env, default_value = "50000000")]
     pub pixels_max: u64,
@@ -162,6 +171,7 @@ impl Gate {
             ("queue-max", self.queue_max),
             ("connections-max", self.connections_max),
             ("decoders", self.decoders.max(1)),
+            ("fetches-max", self.fetches_max),
         ];
         for (name, count) in counts {
             if !(1..=COUNT_MAX).contains(&count) {
@@ -182,6 +192,7 @@ impl Gate {
             ("judge-timeout-ms", self.judge_timeout_ms),
             ("request-timeout-ms", self.request_timeout_ms),
             ("body-timeout-ms", self.body_timeout_ms),
+            ("fetch-timeout-ms", self.fetch_timeout_ms),
         ];
         for (name, ms) in times {
             if !(1..=86_400_000).contains(&ms) {

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod decoders;
 pub mod evaluation;
+pub mod fetch;
 pub mod housekeeping;
 pub mod http;
 pub mod hub;

@@ -14,8 +14,9 @@ use super::Failed;
 use super::connect::{Connected, Role};
 use super::signals::Signals;
 use crate::assets::Assets;
-use crate::config::{Common, Serve};
+use crate::config::{Common, Gate, Serve};
 use crate::decoders::{Decoders, Program};
+use crate::fetch::{FetchConfig, Fetcher};
 use crate::housekeeping::{self, Housekeeping};
 use crate::http::{self, HttpConfig};
 use crate::media::{Limits, keep::Keep};
@@ -44,6 +45,10 @@ enum ServeError {
     NoJudges,
     #[error("no decoder could be started; `shieldgate doctor` tries it too")]
     Decoders(#[source] std::io::Error),
+    #[error(
+        "image URLs can't be fetched\n  hint: `--fetch-image-urls` wants the system's root certificates (Debian, Ubuntu: `apt-get install ca-certificates`)"
+    )]
+    Fetcher(#[source] reqwest::Error),
 }
 
 pub(super) async fn run(config: Serve, metrics: Arc<Metrics>) -> Result<ExitCode, Failed> {
@@ -97,6 +102,15 @@ async fn start_decoders(at_once: usize, limits: Limits) -> Result<Decoders, Serv
         tracing::warn!(?confinement, "decoders are not confined as they should be; see `shieldgate doctor`");
     }
     Ok(decoders)
+}
+
+fn fetcher(gate: &Gate) -> Result<Option<Fetcher>, ServeError> {
+    let config = FetchConfig {
+        bytes_max: gate.body_bytes_max,
+        timeout: Duration::from_millis(gate.fetch_timeout_ms),
+        at_once: gate.fetches_max,
+    };
+    gate.fetch_image_urls.then(|| Fetcher::new(config)).transpose().map_err(ServeError::Fetcher)
 }
 
 /// Open, so that nobody else takes them while the judges load.
@@ -163,7 +177,7 @@ async fn serve(
     let housekeeping = Housekeeping::start(store.clone(), originals.clone());
     let moderator =
         Moderator::new(store, Arc::clone(&scheduler), policies, originals, decoding, moderate_config);
-    let state = web::Data::new(http::State::new(moderator, metrics, &http_config));
+    let state = web::Data::new(http::State::new(moderator, metrics, fetcher(&config.gate)?, &http_config));
     let observed = tokio::spawn(http::observe(state.clone()));
     let metrics =
         listeners.metrics.map(|listener| http::serve_metrics(listener, state.clone())).transpose()?;

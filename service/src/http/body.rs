@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::ApiError;
+use crate::fetch::Fetched;
 
 /// Granularity of the budget.
 const UNIT_BYTES: usize = 64 * 1024;
@@ -70,6 +71,15 @@ impl Bodies {
             tokio::time::timeout_at(until.into(), payload.next()).await.map_err(|_| self.too_slow())?
         {
             self.append(&mut body, &chunk.map_err(broken)?)?;
+        }
+        Ok(body)
+    }
+
+    /// What comes from elsewhere, whose own bounds are those of the fetch.
+    pub(super) async fn read_fetched(&self, mut fetched: Fetched) -> Result<Body, ApiError> {
+        let mut body = self.empty();
+        while let Some(chunk) = fetched.chunk().await? {
+            self.append(&mut body, chunk.as_ref())?;
         }
         Ok(body)
     }

@@ -8,6 +8,7 @@ mod audit;
 pub mod auth;
 mod body;
 mod docs;
+mod image_url;
 mod images;
 mod intake;
 mod limits;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 use self::body::Bodies;
 use self::limits::Limits;
 use self::problem::ApiError;
+use crate::fetch::Fetcher;
 use crate::moderate::Moderator;
 use crate::store::keys::Shown;
 use crate::store::{Cursor, Group, Sha256};
@@ -88,6 +90,8 @@ pub struct State {
     metrics: Arc<Metrics>,
     keys: Group<Shown>,
     bodies: Bodies,
+    /// None: image URLs are not fetched.
+    fetcher: Option<Fetcher>,
     limits: Limits,
     in_flight: Semaphore,
     /// Apart, so that bulk work can't take the places of interactive work.
@@ -98,12 +102,18 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(moderator: Moderator, metrics: Arc<Metrics>, config: &HttpConfig) -> Self {
+    pub fn new(
+        moderator: Moderator,
+        metrics: Arc<Metrics>,
+        fetcher: Option<Fetcher>,
+        config: &HttpConfig,
+    ) -> Self {
         Self {
             keys: Group::start(&moderator.store, KEY_READS_AT_ONCE),
             moderator: Arc::new(moderator),
             metrics,
             bodies: Bodies::new(config.body_bytes_max, config.body_budget_bytes, config.body_timeout),
+            fetcher,
             limits: Limits::default(),
             in_flight: Semaphore::new(config.in_flight_max.max(1)),
             bulk_in_flight: Semaphore::new(config.bulk_in_flight_max.max(1)),

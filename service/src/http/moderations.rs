@@ -3,8 +3,6 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, post, web};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,10 +11,12 @@ use uuid::Uuid;
 
 use super::State;
 use super::auth::{Caller, Scope};
+use super::image_url::{self, Image};
 use super::intake::{self, Refused, Route, Words};
 use super::openai::{self, Feeds, Moderation};
 use super::problem::ApiError;
 use super::request_id::RequestId;
+use crate::fetch::Fetcher;
 use crate::moderate::{Original, Submission};
 use crate::policy::Modality;
 use crate::scheduler::Lane;
@@ -33,7 +33,8 @@ const AT_ONCE: usize = 8;
 #[serde(deny_unknown_fields)]
 pub(super) struct ModerationRequest {
     /// A text, an array of texts (a result each), or an array of parts (one result for all): `text`, and at most
-    /// one `image_url` with a `data:` URL.
+    /// one `image_url` with a `data:` URL, or an `http(s)` URL of a public host where the service was started with
+    /// `--fetch-image-urls`.
     #[schema(value_type = Object)]
     input: Value,
     /// Any; the policies in force decide, whatever is asked for.
@@ -53,7 +54,7 @@ enum Input {
 #[derive(Debug, PartialEq)]
 enum Part {
     Text(String),
-    Image(Vec<u8>),
+    Image(Image),
 }
 
 /// Moderate as the OpenAI API does
@@ -63,7 +64,7 @@ enum Part {
 #[utoipa::path(
     tag = "moderation",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters; for 24 hours the same request under the same key gets the same verdicts"),
+        ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters; for 24 hours the same request under the same key gets the same verdicts. An image URL is fetched again, and what comes must be the same bytes, else 409"),
     ),
     request_body = ModerationRequest,
     responses(
@@ -111,7 +112,7 @@ async fn admit(
 ) -> Result<(Vec<Submission>, bool), ApiError> {
     let idempotency_key = intake::idempotency_key(request)?;
     let (body, budget) = intake::json::<ModerationRequest>(state, request, payload).await?;
-    let (contents, together) = match input(body.input)? {
+    let (contents, together) = match input(body.input, state.fetcher.as_ref())? {
         Input::Texts(texts) => (texts.into_iter().map(Part::Text).collect::<Vec<_>>(), false),
         Input::Parts(parts) => (parts, true),
     };
@@ -121,16 +122,19 @@ async fn admit(
     let mut budget = budget;
     for (at, content) in contents.into_iter().enumerate() {
         state.limits.admit(&state.moderator.store, caller.allowance(), timestamp::now()).await?;
-        let (modality, bytes) = match content {
-            Part::Text(text) => (Modality::Text, text.into_bytes()),
-            Part::Image(bytes) => (Modality::Image, bytes),
+        let (modality, bytes, own) = match content {
+            Part::Text(text) => (Modality::Text, text.into_bytes(), None),
+            Part::Image(image) => {
+                let (bytes, own) = image_url::bytes(state, request, image).await?;
+                (Modality::Image, bytes, own)
+            }
         };
         // The key stands for the request; of its contents each has a verdict of its own.
         let idempotency_key = idempotency_key.as_ref().map(|key| format!("{key}#{at}"));
         let words =
             Words { metadata: Value::Object(Default::default()), idempotency_key, ..Words::default() };
-        // What the body held of the budget goes with the first of its contents.
-        let original = Original::new(bytes, budget.take());
+        // What the body held of the budget goes with the first of its contents that has no share of its own.
+        let original = Original::new(bytes, own.or_else(|| budget.take()));
         let mut submission =
             intake::submission(caller, state, request_id, route, (modality, original), words);
         submission.submission_id = submission_id;
@@ -139,7 +143,7 @@ async fn admit(
     Ok((submissions, together))
 }
 
-fn input(input: Value) -> Result<Input, ApiError> {
+fn input(input: Value, fetcher: Option<&Fetcher>) -> Result<Input, ApiError> {
     let expected = "`input` is a string, an array of strings, or an array of `text` and `image_url` parts";
     let invalid = |code, detail: String| ApiError::malformed(code, detail).at("input");
     let items = match input {
@@ -161,7 +165,7 @@ fn input(input: Value) -> Result<Input, ApiError> {
         });
         return Ok(Input::Texts(texts.collect::<Result<_, _>>()?));
     }
-    let parts = items.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
+    let parts = items.into_iter().map(|item| part(item, fetcher)).collect::<Result<Vec<_>, _>>()?;
     let images = parts.iter().filter(|part| matches!(part, Part::Image(_))).count();
     if images > 1 {
         let detail = format!("Number of images ({images}) exceeds maximum of 1");
@@ -178,7 +182,7 @@ fn not_empty(text: String) -> Result<String, ApiError> {
 }
 
 /// `{"type": "text", "text": …}` or `{"type": "image_url", "image_url": {"url": …}}`.
-fn part(item: Value) -> Result<Part, ApiError> {
+fn part(item: Value, fetcher: Option<&Fetcher>) -> Result<Part, ApiError> {
     #[derive(Deserialize)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Item {
@@ -195,29 +199,8 @@ fn part(item: Value) -> Result<Part, ApiError> {
     })?;
     match item {
         Item::Text { text } => not_empty(text).map(Part::Text),
-        Item::ImageUrl { image_url } => data_url(&image_url.url).map(Part::Image),
+        Item::ImageUrl { image_url } => image_url::read(&image_url.url, fetcher).map(Part::Image),
     }
-}
-
-/// `data:image/png;base64,…`: what it really is, the bytes say.
-fn data_url(url: &str) -> Result<Vec<u8>, ApiError> {
-    let invalid = |code, detail: &str| ApiError::malformed(code, detail).at("input");
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") {
-        let detail = "this service fetches no image URLs; send the image as a `data:` URL";
-        return Err(invalid("image_url_not_fetched", detail));
-    }
-    let unreadable = "an `image_url` is not a base64 `data:` URL (`data:image/png;base64,…`)";
-    if !scheme.eq_ignore_ascii_case("data") {
-        return Err(invalid("image_url_invalid", unreadable));
-    }
-    let (kind, data) = url.split_once(',').ok_or_else(|| invalid("image_url_invalid", unreadable))?;
-    if !kind.to_ascii_lowercase().ends_with(";base64") {
-        return Err(invalid("image_url_invalid", unreadable));
-    }
-    STANDARD
-        .decode(data.trim())
-        .map_err(|_| invalid("image_url_invalid", "the base64 of an `image_url` is broken"))
 }
 
 #[cfg(test)]
@@ -227,20 +210,21 @@ mod tests {
     use super::*;
 
     fn code(value: Value) -> &'static str {
-        input(value).err().map_or("accepted", |error| error.code())
+        input(value, None).err().map_or("accepted", |error| error.code())
     }
 
     #[test]
     fn the_three_forms_are_read() {
         let text = |text: &str| text.to_owned();
-        assert_eq!(input(json!("a")).ok(), Some(Input::Texts(vec![text("a")])));
-        assert_eq!(input(json!(["a", "b"])).ok(), Some(Input::Texts(vec![text("a"), text("b")])));
+        let input = |value| input(value, None).ok();
+        assert_eq!(input(json!("a")), Some(Input::Texts(vec![text("a")])));
+        assert_eq!(input(json!(["a", "b"])), Some(Input::Texts(vec![text("a"), text("b")])));
         let parts = json!([
             {"type": "text", "text": "a"},
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AQID"}},
         ]);
-        let read = vec![Part::Text(text("a")), Part::Image(vec![1, 2, 3])];
-        assert_eq!(input(parts).ok(), Some(Input::Parts(read)));
+        let read = vec![Part::Text(text("a")), Part::Image(Image::Bytes(vec![1, 2, 3]))];
+        assert_eq!(input(parts), Some(Input::Parts(read)));
     }
 
     #[test]
@@ -259,9 +243,6 @@ mod tests {
             (json!(vec!["a"; INPUTS_MAX + 1]), "too_many_inputs"),
             (twice, "too_many_images"),
             (image("https://example.org/a.png"), "image_url_not_fetched"),
-            (image("ftp://example.org/a.png"), "image_url_invalid"),
-            (image("data:image/png,abc"), "image_url_invalid"),
-            (image("data:image/png;base64,%%%"), "image_url_invalid"),
         ] {
             assert_eq!(code(value.clone()), expected, "{value}");
         }

@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::fetch::FetchError;
 use crate::media::ErrorKind;
 use crate::moderate::ModerateError;
 use crate::scheduler::Refused;
@@ -222,6 +223,22 @@ impl From<StoreError> for ApiError {
             .after(DATABASE_AWAY)
             .because(error),
         }
+    }
+}
+
+impl From<FetchError> for ApiError {
+    /// Whatever another host does, it is no failure of ours.
+    fn from(error: FetchError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        let told = match error {
+            FetchError::Invalid | FetchError::TooLong { .. } => Self::malformed(code, detail),
+            FetchError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail),
+            FetchError::Busy => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).after(Duration::from_secs(1))
+            }
+            _ => Self::unacceptable(code, detail),
+        };
+        told.at("input")
     }
 }
 

@@ -9,6 +9,7 @@ mod command_line;
 mod eval;
 mod hub;
 mod idempotency;
+mod image_urls;
 mod images;
 mod kept;
 mod limits;
