@@ -188,6 +188,9 @@ impl Answer {
         if matches!(self.status, 429 | 503) {
             let wait = self.header("retry-after").and_then(|wait| wait.parse::<u64>().ok());
             assert!(wait.is_some_and(|wait| wait >= 1), "{} without Retry-After: {json:#}", self.status);
+            // Clients' libraries would sleep through it in the middle of their caller's call.
+            let long = wait.is_some_and(|wait| wait > 20);
+            assert_eq!(self.header("x-should-retry"), long.then_some("false"), "{wait:?}: {json:#}");
         }
         if self.status == 409 {
             assert_eq!(self.header("x-should-retry"), Some("false"), "{json:#}");

@@ -120,6 +120,9 @@ impl ApiError {
     }
 }
 
+/// A longer wait is for the caller to decide about, not for a library to sleep through unseen.
+const WAITED_OUT_MAX: Duration = Duration::from_secs(20);
+
 /// For errors that are not ours: requests that the framework refused.
 pub(super) fn foreign(status: StatusCode, detail: &str, request_id: &str) -> HttpResponse {
     let code = match status {
@@ -158,8 +161,9 @@ fn respond(
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
     }
-    if status == StatusCode::CONFLICT {
-        // The OpenAI clients would retry it three times.
+    if status == StatusCode::CONFLICT || retry_after.is_some_and(|wait| wait > WAITED_OUT_MAX) {
+        // The OpenAI clients would retry a conflict three times, and sleep as long as they are told, in the middle
+        // of their caller's call.
         response.insert_header((HeaderName::from_static("x-should-retry"), "false"));
     }
     response.json(problem)
