@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 export CARGO
 
-.PHONY: help run build test real mutate bench check fmt clean assets tools
+.PHONY: help run build test clients real mutate bench check fmt clean assets tools
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,7 +21,7 @@ run: build ## start the gate on 127.0.0.1:8080 (PORT=…), judge the sample pict
 build: assets ## fetch ONNX Runtime, Postgres and the models; build target/release/shieldgate
 	$(CARGO) build --release --locked --workspace
 
-test: build ## all tests, against throw-away Postgres clusters
+test: build clients ## all tests, against throw-away Postgres clusters (CLIENTS=no: without OpenAI's clients)
 	$(CARGO) test --release --locked --workspace --no-run
 	@exec "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked --workspace
 
@@ -50,6 +50,10 @@ clean: ## delete what was built and fetched; the data of `make run` stays
 
 assets: tools
 	@$(PYTHON) -B service/assets/fetch.py "$(TARGET)/assets"
+
+# OpenAI's official Python and Node clients, for tests/tests/clients.rs.
+clients: tools
+	@$(PYTHON) -B tests/clients/prepare.py "$(TARGET)/clients"
 
 tools:
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no $(PYTHON)"; echo "  hint: apt-get install python3 python3-pip"; exit 1; } >&2

@@ -35,6 +35,7 @@ pub mod mutate;
 pub mod openapi;
 pub mod raw;
 pub mod samples;
+pub mod texts;
 
 pub use assets::{all_assets, assets_with};
 pub use binary::{Done, binary, shieldgate, target_dir};

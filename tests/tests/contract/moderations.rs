@@ -4,8 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use shieldgate_tests::samples;
-
-use crate::texts::{gate, tiny};
+use shieldgate_tests::texts::{gate, tiny};
 
 const CATEGORIES: [&str; 13] = [
     "harassment",

@@ -1,37 +1,9 @@
 //! `POST /v1/texts`: a text in, a verdict out, by a Gemma 3 of the exact architecture with random weights.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Value, json};
-use shieldgate_tests::{Gate, Setup};
+use shieldgate_tests::Gate;
+use shieldgate_tests::texts::{gate, policy, tiny};
 use tempfile::TempDir;
-
-/// The committed random checkpoint, under a name that policies can call.
-pub(crate) fn tiny() -> (TempDir, PathBuf) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/gemma3/a/checkpoint");
-    let folder = TempDir::new().expect("a folder");
-    let target = folder.path().join("tiny-gemma");
-    std::fs::create_dir(&target).expect("makes a folder");
-    for entry in std::fs::read_dir(from).expect("is committed") {
-        let entry = entry.expect("is readable");
-        std::fs::copy(entry.path(), target.join(entry.file_name())).expect("copies");
-    }
-    (folder, target)
-}
-
-/// A policy that reviews every text, or none: the weights are random.
-pub(crate) fn policy(id: &str, review: f32, openai: &str) -> String {
-    format!(
-        "id: {id}\ntitle: T\nmodality: text\ntext: No {id}.\njudges:\n  - name: tiny-gemma\n    thresholds: {{review: {review}, block: 1.0}}\nopenai: [{openai}]\n"
-    )
-}
-
-pub(crate) fn gate(model: &Path) -> Setup {
-    Gate::with()
-        .model(model)
-        .policy("insults", &policy("insults", 0.0, "harassment, hate"))
-        .policy("threats", &policy("threats", 1.0, "harassment/threatening"))
-}
 
 /// Policy, outcome and action of each answer.
 fn answers(verdict: &Value) -> Vec<[&str; 3]> {
