@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::json;
+use shieldgate_tests::texts::{self, tiny};
 use shieldgate_tests::{Caller, Gate, samples};
-
-use crate::texts::{self, tiny};
 
 const SCOPES: [&str; 4] = ["moderate", "read", "review", "admin"];
 

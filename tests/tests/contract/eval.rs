@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shieldgate_tests::{Done, samples, shieldgate};
+use shieldgate_tests::{Done, samples, shieldgate, texts};
 use tempfile::TempDir;
-
-use super::texts;
 
 /// A folder with policies for the tiny Gemma, which is added to its data directory.
 struct Bench {
