@@ -135,7 +135,8 @@ pub struct Gate {
     /// Of each judge's time, what bulk work gets while interactive work waits or is on its way; 0 to 0.9.
     #[arg(long, env, default_value = "0.05")]
     pub bulk_share: f64,
-    /// How long a submission may wait for its judges before it is answered 503, in milliseconds.
+    /// How long a submission may wait for its judges before it is answered 503, in milliseconds; a long text as much
+    /// again for every 16 KiB, up to 16 times.
     #[arg(long, env, default_value = "60000")]
     pub request_timeout_ms: u64,
     /// How long one run of a judge may take before it counts as failed, in milliseconds.

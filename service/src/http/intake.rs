@@ -1,7 +1,7 @@
 //! What every route that submits content has in common: what it reads beside the content, the place it takes, and
 //! the way to a verdict.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -102,6 +102,7 @@ pub(super) fn submission(
     (modality, original): (Modality, Original),
     words: Words,
 ) -> Submission {
+    let deadline = Instant::now() + patience(state.request_timeout, modality, original.as_ref().len());
     Submission {
         original,
         modality,
@@ -118,8 +119,24 @@ pub(super) fn submission(
         idempotency_key: words.idempotency_key,
         request_id: request_id.to_string(),
         submission_id: Uuid::now_v7(),
-        deadline: Instant::now() + state.request_timeout,
+        deadline,
     }
+}
+
+/// A text of so many bytes may take as long as the request's time-out once more.
+const TEXT_BYTES_A_TIMEOUT: usize = 16 * 1024;
+
+/// Times the time-out, at most.
+const PATIENCE_MAX: u32 = 16;
+
+/// How long a submission may wait for its judges. A picture is scaled to one size; a text is judged whole, and one of a
+/// hundred pages takes a hundred times as long as one of a page.
+fn patience(timeout: Duration, modality: Modality, bytes: usize) -> Duration {
+    let times = match modality {
+        Modality::Image => 1,
+        Modality::Text => u32::try_from(1 + bytes / TEXT_BYTES_A_TIMEOUT).unwrap_or(PATIENCE_MAX),
+    };
+    timeout * times.min(PATIENCE_MAX)
 }
 
 /// A JSON body, read within the bounds of all bodies, and its share of their memory.
@@ -232,4 +249,17 @@ pub(super) fn policy_list(text: &str) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::malformed("policies_invalid", detail).at("policies"));
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_given_more_time_and_never_without_bound() {
+        let of = |modality, bytes| patience(Duration::from_secs(60), modality, bytes).as_secs();
+        assert_eq!(of(Modality::Image, 20 << 20), 60);
+        assert_eq!((of(Modality::Text, 5), of(Modality::Text, 135_000)), (60, 9 * 60));
+        assert_eq!((of(Modality::Text, 1 << 20), of(Modality::Text, usize::MAX - 1)), (16 * 60, 16 * 60));
+    }
 }
