@@ -14,6 +14,7 @@ pub mod judge;
 pub mod judges;
 pub mod measures;
 pub mod picture;
+pub mod priority;
 pub mod probability;
 pub mod prompt;
 pub mod resample;

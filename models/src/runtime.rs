@@ -6,12 +6,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ort::environment::Environment;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Tensor};
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::weights::Weights;
 use crate::graph::{Blocks, Built, Filled, Initializer};
+use crate::priority::standing_back;
 use crate::{Failure, Stop};
 
 /// Where models run.
@@ -74,6 +76,12 @@ pub enum RuntimeError {
     /// Weights that the session is given could not be read.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
+    #[error("no thread could be started for {what}")]
+    Thread {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 pub struct Runtime {
@@ -120,8 +128,7 @@ impl Runtime {
 
     /// A session over an ONNX file that carries its own weights.
     pub fn session_from_file(&self, path: &Path) -> Result<Session, RuntimeError> {
-        let open = || -> ort::Result<Session> { self.builder()?.commit_from_file(path) };
-        open().map_err(|source| RuntimeError::Session { what: format!("`{}`", path.display()), source })
+        self.session(|| format!("`{}`", path.display()), |mut builder| builder.commit_from_file(path))
     }
 
     /// A session over a graph in memory and the weights it was built over.
@@ -130,23 +137,32 @@ impl Runtime {
         for blocks in &graph.blocks {
             values.extend(initializers(blocks, weights)?);
         }
-        let open = || -> ort::Result<Session> {
-            let folder = weights.folder().to_string_lossy();
-            let mut builder = self
-                .builder()?
-                .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
-            for (name, value) in values {
-                builder = builder.with_initializer(name, value)?;
-            }
-            builder.commit_from_memory(&graph.onnx)
-        };
-        open().map_err(|source| RuntimeError::Session {
-            what: format!("a graph over the weights in `{}`", weights.folder().display()),
-            source,
-        })
+        let folder = weights.folder().to_string_lossy();
+        self.session(
+            || format!("a graph over the weights in `{folder}`"),
+            |builder| {
+                let key = "session.model_external_initializers_file_folder_path";
+                let mut builder = builder.with_config_entry(key, &folder)?;
+                for (name, value) in values {
+                    builder = builder.with_initializer(name, value)?;
+                }
+                builder.commit_from_memory(&graph.onnx)
+            },
+        )
     }
 
-    fn builder(&self) -> ort::Result<ort::session::builder::SessionBuilder> {
+    /// Made on a thread that stands back: the session's pool inherits that.
+    fn session(
+        &self,
+        what: impl Fn() -> String,
+        open: impl FnOnce(SessionBuilder) -> ort::Result<Session> + Send,
+    ) -> Result<Session, RuntimeError> {
+        standing_back("onnxruntime", || open(self.builder()?))
+            .map_err(|source| RuntimeError::Thread { what: what(), source })?
+            .map_err(|source| RuntimeError::Session { what: what(), source })
+    }
+
+    fn builder(&self) -> ort::Result<SessionBuilder> {
         // Spinning keeps idle cores busy; a gate waits for uploads most of the time.
         let builder = Session::builder(&self.environment)?
             .with_intra_threads(self.threads)?

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What `prepare.py` says of itself; none where they are left out.
 fn prepared() -> Option<Value> {
     if std::env::var_os("CLIENTS").is_some_and(|clients| clients == "no") {
-        eprintln!("CLIENTS=no: OpenAI's clients are not tested");
+        // Past the harness, which keeps what a good test prints to itself.
+        let said = b"CLIENTS=no: OpenAI's clients are not tested\n";
+        drop(std::io::Write::write_all(&mut std::io::stderr(), said));
         return None;
     }
     let path = target_dir().join("clients/prepared.json");

@@ -182,6 +182,9 @@ impl Moderator {
             Some(facts) => (facts, recalled.findings, None),
             None => {
                 let (lane, deadline) = (submission.lane, submission.deadline);
+                if lane == Lane::Interactive {
+                    self.scheduler.make_way(recalled.missing.keys().copied());
+                }
                 let (facts, views) =
                     self.look(&submission.original, submission.modality, &sha256, (lane, deadline)).await?;
                 let findings = self.judge((lane, deadline), recalled, Arc::clone(&views)).await?;

@@ -5,6 +5,8 @@
 //! [`Refused::Deadline`] (503), for the service is too slow, not the judge. The judge's own time covers
 //! each of its runs ([`seat`]).
 
+#[cfg(test)]
+mod interruptions;
 mod job;
 mod queue;
 mod seat;
@@ -59,6 +61,8 @@ pub struct SeatNow<'a> {
     /// Batches, and pictures in them, since the last look.
     pub batches: u64,
     pub pictures: u64,
+    /// Batches that were interrupted and are done again, since the last look.
+    pub interrupted: u64,
 }
 
 /// All judges of this process.
@@ -109,6 +113,12 @@ impl Scheduler {
         Announced(Arc::clone(&self.coming))
     }
 
+    /// Says that these judges are about to be asked something interactive, so that a bulk run ends now and
+    /// not when that has been decoded.
+    pub fn make_way<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        names.filter_map(|name| self.seats.get(name)).for_each(|seat| seat.make_way());
+    }
+
     pub fn judge(&self, name: &str) -> Option<&dyn Judge> {
         self.seats.get(name).map(|seat| &*seat.judge)
     }
@@ -133,6 +143,7 @@ impl Scheduler {
                 stuck: now.stuck,
                 batches: now.batches,
                 pictures: now.pictures,
+                interrupted: now.interrupted,
             }
         })
     }

@@ -4,11 +4,15 @@
 //! [`Failure::TimedOut`], which is for the policies' `on_error`. A run that goes on all the same after
 //! `stop_grace` makes the judge stuck: whatever waits for it, and whatever comes, fails at once until the
 //! thread is back. A run that nobody waits for any more is told to stop likewise.
+//!
+//! A bulk run is interrupted where interactive work needs the judge. That is no failure: its jobs go back into the
+//! queue and their clients see nothing of it. It stays under the watch until it has ended.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shieldgate_models::priority::stand_back;
 use shieldgate_models::{Answer, Asked, Failure, Judge, Stop};
 use tokio::sync::Notify;
 
@@ -38,6 +42,7 @@ struct State {
     closed: bool,
     batches: u64,
     pictures: u64,
+    interrupted: u64,
 }
 
 struct Run {
@@ -46,6 +51,8 @@ struct Run {
     began: Instant,
     /// When it was told to stop.
     told: Option<Instant>,
+    /// Told to make room for interactive work: what it has not done is done again.
+    interrupted: bool,
 }
 
 impl Run {
@@ -53,6 +60,18 @@ impl Run {
         if self.told.is_none() {
             self.told = Some(Instant::now());
             self.stop.raise();
+        }
+    }
+}
+
+impl State {
+    /// Stops bulk work where interactive work needs the judge, which waits or is `coming`.
+    fn make_way(&mut self, coming: bool) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.told.is_none())
+            && self.queue.interrupts(Instant::now(), coming)
+        {
+            run.interrupted = true;
+            run.stop.raise();
         }
     }
 }
@@ -67,6 +86,7 @@ pub(super) struct SeatState {
     /// Since it was last asked.
     pub(super) batches: u64,
     pub(super) pictures: u64,
+    pub(super) interrupted: u64,
 }
 
 impl Seat {
@@ -81,7 +101,8 @@ impl Seat {
             batch_target: config.batch_target,
             bulk_share: config.bulk_share,
         });
-        let state = State { queue, run: None, stuck: false, closed: false, batches: 0, pictures: 0 };
+        let (batches, pictures, interrupted) = (0, 0, 0);
+        let state = State { queue, run: None, stuck: false, closed: false, batches, pictures, interrupted };
         Arc::new(Self { judge, state: Mutex::new(state), work: Condvar::new(), turn: Notify::new(), coming })
     }
 
@@ -109,6 +130,7 @@ impl Seat {
             }
             let views = job.views.views.len();
             state.queue.push(lane, Arc::clone(&job), views, deadline, Instant::now())?;
+            state.make_way(false);
         }
         self.work.notify_one();
         // Dropped with this future: whoever asked has left.
@@ -133,6 +155,7 @@ impl Seat {
             stuck: state.stuck,
             batches: std::mem::take(&mut state.batches),
             pictures: std::mem::take(&mut state.pictures),
+            interrupted: std::mem::take(&mut state.interrupted),
         }
     }
 
@@ -145,6 +168,11 @@ impl Seat {
         state.queue.expected_wait(lane) + state.queue.a_view()
     }
 
+    /// Interactive work is on its way to this judge.
+    pub(super) fn make_way(&self) {
+        self.state().make_way(true);
+    }
+
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.work.notify_all();
@@ -152,6 +180,7 @@ impl Seat {
 
     /// The judge's thread, until it is closed and nothing waits.
     pub(super) fn work(&self) {
+        stand_back();
         while let Some((batch, stop)) = self.next() {
             let asked: Vec<Asked<'_>> = batch.parts.iter().filter_map(asked).collect();
             let span = self.span(&batch);
@@ -192,9 +221,8 @@ impl Seat {
             if let Some(batch) = batch {
                 let stop = Stop::default();
                 let jobs = batch.parts.iter().map(|(job, _)| Arc::clone(job)).collect();
-                state.run = Some(Run { jobs, stop: stop.clone(), began: Instant::now(), told: None });
-                state.batches += 1;
-                state.pictures += batch.parts.len() as u64;
+                let (began, told, interrupted) = (Instant::now(), None, false);
+                state.run = Some(Run { jobs, stop: stop.clone(), began, told, interrupted });
                 self.turn.notify_one();
                 return Some((batch, stop));
             }
@@ -213,15 +241,32 @@ impl Seat {
     }
 
     fn done(&self, batch: Batch<Arc<Job>>, answers: Vec<Vec<Answer>>, took: Duration) {
-        {
-            let mut state = self.state();
-            let told = state.run.take().is_some_and(|run| run.told.is_some());
-            state.stuck = false;
-            state.queue.finished((!told).then_some(took));
-        }
-        self.turn.notify_one();
         let short = answers.len() < batch.parts.len();
-        for ((job, view), answers) in batch.parts.iter().zip(answers) {
+        let done = {
+            let mut state = self.state();
+            let run = state.run.take();
+            let interrupted = run.as_ref().is_some_and(|run| run.interrupted);
+            let told = run.is_some_and(|run| run.told.is_some());
+            // An interrupted run fails nothing by that; what it did and what else went wrong in it counts.
+            let answered = batch.parts.iter().zip(answers);
+            let (undone, done): (Vec<_>, Vec<_>) =
+                answered.partition(|(_, answers)| interrupted && answers.contains(&Err(Failure::TimedOut)));
+            state.stuck = false;
+            if undone.is_empty() {
+                state.queue.finished((!told).then_some(took));
+            } else {
+                let undone: Vec<_> = undone.iter().filter(|((job, _), _)| !job.is_over()).collect();
+                state.queue.interrupted(|job, view| {
+                    undone.iter().any(|((other, at), _)| Arc::ptr_eq(other, job) && *at == view)
+                });
+                state.interrupted += 1;
+            }
+            state.batches += u64::from(undone.is_empty() || !done.is_empty());
+            state.pictures += done.len() as u64;
+            done
+        };
+        self.turn.notify_one();
+        for ((job, view), answers) in done {
             job.found(*view, answers);
         }
         if short {

@@ -32,6 +32,7 @@ pub struct Metrics {
     stuck: Gauge<u64>,
     batches: Counter<u64>,
     pictures: Counter<u64>,
+    interrupted: Counter<u64>,
     decoders_failed: Counter<u64>,
 }
 
@@ -107,6 +108,10 @@ impl Metrics {
                 "shieldgate_judge_pictures",
                 "Pictures in those batches, frames and backgrounds each for itself",
             ),
+            interrupted: counter(
+                "shieldgate_judge_interrupted",
+                "Bulk batches that made way for interactive work and are done again",
+            ),
             decoders_failed: counter("shieldgate_decoders_failed", "Decoders that a picture ended"),
             registry,
             provider,
@@ -134,6 +139,7 @@ impl Metrics {
         self.stuck.record(u64::from(seat.stuck), &judge);
         self.batches.add(seat.batches, &judge);
         self.pictures.add(seat.pictures, &judge);
+        self.interrupted.add(seat.interrupted, &judge);
     }
 
     pub fn decoders_failed(&self, count: u64) {

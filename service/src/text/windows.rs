@@ -168,7 +168,7 @@ mod tests {
             Characters::of(&text).sentences().iter().map(|window| window.text.trim()).collect();
         assert_eq!(found, sentences.map(str::trim));
 
-        let long = format!("{text}{}", "and so it goes on and on ".repeat(100));
+        let long = format!("{text} {}", "and so it goes on and on ".repeat(100));
         let windows = of(&long);
         for sentence in sentences {
             assert!(windows.iter().any(|window| window.text.trim() == sentence.trim()), "{sentence}");

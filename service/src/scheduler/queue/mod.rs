@@ -3,11 +3,14 @@
 //! A batch is formed only when the judge is free, so that it is as full as it can be and an interactive
 //! submission can still overtake bulk ones. Jobs of one lane take turns view by view: an animation does
 //! not hold up the still pictures behind it. Where both lanes have work, bulk gets a bounded share of the
-//! judge's time: at most `bulk_share` of it, and one batch.
+//! judge's time: at most `bulk_share` of it, and one batch. Interactive work interrupts a bulk batch beyond that
+//! share: it is put back and done again.
 
-use std::collections::VecDeque;
+mod line;
+
 use std::time::{Duration, Instant};
 
+use self::line::{Line, Part};
 use super::Refused;
 
 /// Who may wait: a person or a pipeline for this answer now, or nobody in particular.
@@ -51,31 +54,36 @@ pub(super) struct QueueConfig {
     pub(super) bulk_share: f64,
 }
 
-struct Waiting<T> {
-    job: T,
-    views: usize,
-    /// The first view that no batch had yet.
-    next: usize,
-    deadline: Instant,
-}
+/// Interruptions in a row; the bulk batch after them is left to end, so that bulk work gets on.
+pub(super) const INTERRUPTIONS_MAX: u32 = 4;
 
-impl<T> Waiting<T> {
-    fn left(&self) -> usize {
-        self.views - self.next
-    }
-}
+/// Work done that is thrown away for interactive work that is not there yet.
+const WASTE_MAX: Duration = Duration::from_millis(100);
+
+/// A batch that ends within it is left to end.
+const SOON: Duration = Duration::from_millis(3);
 
 pub(super) struct Queue<T> {
     config: QueueConfig,
-    interactive: VecDeque<Waiting<T>>,
-    bulk: VecDeque<Waiting<T>>,
+    interactive: Line<T>,
+    bulk: Line<T>,
     /// Smoothed time a view; none before the first batch.
     a_view: Option<Duration>,
     /// Time that bulk may take before interactive work, saved up while that ran and bulk had to wait.
     credit: Duration,
-    running: Option<(Lane, usize)>,
+    running: Option<Running<T>>,
+    /// Bulk batches since the last that ended by itself.
+    interruptions: u32,
     /// Since when bulk work is held back for interactive work that is still on its way here.
     held_since: Option<Instant>,
+}
+
+struct Running<T> {
+    lane: Lane,
+    parts: Vec<Part<T>>,
+    began: Instant,
+    /// Interactive work may end it: bulk's share does not pay for it.
+    interruptible: bool,
 }
 
 /// What to run next.
@@ -89,23 +97,24 @@ impl<T: Clone> Queue<T> {
     pub(super) fn new(config: QueueConfig) -> Self {
         Self {
             config,
-            interactive: VecDeque::new(),
-            bulk: VecDeque::new(),
+            interactive: Line::default(),
+            bulk: Line::default(),
             a_view: None,
             credit: Duration::ZERO,
             running: None,
+            interruptions: 0,
             held_since: None,
         }
     }
 
-    fn lane(&self, lane: Lane) -> &VecDeque<Waiting<T>> {
+    fn lane(&self, lane: Lane) -> &Line<T> {
         match lane {
             Lane::Interactive => &self.interactive,
             Lane::Bulk => &self.bulk,
         }
     }
 
-    fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Waiting<T>> {
+    fn lane_mut(&mut self, lane: Lane) -> &mut Line<T> {
         match lane {
             Lane::Interactive => &mut self.interactive,
             Lane::Bulk => &mut self.bulk,
@@ -129,7 +138,7 @@ impl<T: Clone> Queue<T> {
         if now >= deadline || (!wait.is_zero() && now + wait + self.take_for(views) > deadline) {
             return Err(Refused::Deadline);
         }
-        self.lane_mut(lane).push_back(Waiting { job, views: views.max(1), next: 0, deadline });
+        self.lane_mut(lane).push(job, views, deadline);
         Ok(())
     }
 
@@ -146,45 +155,70 @@ impl<T: Clone> Queue<T> {
         if coming && self.interactive.is_empty() && !self.bulk.is_empty() {
             let since = self.held_since.replace(now).unwrap_or(now);
             self.save_up(now.saturating_duration_since(since));
-            if self.credit < self.batch_time(Lane::Bulk) {
+            if !self.owes_bulk() {
                 return (late, None);
             }
         }
         self.held_since = None;
-        let bulk_first = !self.bulk.is_empty()
-            && (self.interactive.is_empty() || self.credit >= self.batch_time(Lane::Bulk));
+        let owed = self.owes_bulk();
+        let bulk_first = !self.bulk.is_empty() && (self.interactive.is_empty() || owed);
         let lane = if bulk_first { Lane::Bulk } else { Lane::Interactive };
         let room = self.batch_size();
-        let waiting = self.lane_mut(lane);
-        let mut parts = Vec::new();
-        while parts.len() < room
-            && let Some(mut first) = waiting.pop_front()
-        {
-            parts.push((first.job.clone(), first.next));
-            first.next += 1;
-            if first.left() > 0 {
-                waiting.push_back(first);
-            }
-        }
+        let parts = self.lane_mut(lane).take(room);
         if parts.is_empty() {
             return (late, None);
         }
-        self.running = Some((lane, parts.len()));
-        (late, Some(Batch { parts }))
+        let batch = Batch { parts: parts.iter().map(|part| (part.job.clone(), part.view)).collect() };
+        let interruptible = bulk_first && !owed && self.interruptions < INTERRUPTIONS_MAX;
+        self.running = Some(Running { lane, parts, began: now, interruptible });
+        (late, Some(batch))
+    }
+
+    /// Whether what runs is bulk work that interactive work needs gone, which waits or is `coming`. Said once
+    /// of a batch; whoever hears it stops the batch and says later what came of it.
+    pub(super) fn interrupts(&mut self, now: Instant, coming: bool) -> bool {
+        let Some(running) = self.running.as_mut().filter(|running| running.interruptible) else {
+            return false;
+        };
+        let done = now.saturating_duration_since(running.began);
+        let ends_soon = self.a_view.is_some_and(|a_view| {
+            let needs = a_view.saturating_mul(u32::try_from(running.parts.len()).unwrap_or(u32::MAX));
+            done <= needs && needs - done < SOON
+        });
+        let wanted = !self.interactive.is_empty() || (coming && done < WASTE_MAX);
+        let interrupts = wanted && !ends_soon;
+        running.interruptible = !interrupts;
+        interrupts
+    }
+
+    /// The batch was interrupted: those of which `undone` is true have had no turn.
+    pub(super) fn interrupted(&mut self, undone: impl Fn(&T, usize) -> bool) {
+        let Some(Running { lane, parts, .. }) = self.running.take() else { return };
+        self.interruptions += 1;
+        let undone = parts.into_iter().filter(|part| undone(&part.job, part.view)).collect();
+        self.lane_mut(lane).put_back(undone);
     }
 
     /// The batch is done; `took` is None where it was stopped, which tells nothing of the judge's speed.
     pub(super) fn finished(&mut self, took: Option<Duration>) {
-        let Some((lane, views)) = self.running.take() else { return };
+        let Some(Running { lane, parts, .. }) = self.running.take() else { return };
         let Some(took) = took else { return };
-        let a_view = took / u32::try_from(views).unwrap_or(u32::MAX).max(1);
+        let a_view = took / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
         self.a_view = Some(self.a_view.map_or(a_view, |before| (before * 7 + a_view) / 8));
         match lane {
             Lane::Interactive if !self.bulk.is_empty() => self.save_up(took),
             // Nobody had to wait, so nothing is owed.
             Lane::Interactive => self.credit = Duration::ZERO,
-            Lane::Bulk => self.credit = self.credit.saturating_sub(took),
+            Lane::Bulk => {
+                self.credit = self.credit.saturating_sub(took);
+                self.interruptions = 0;
+            }
         }
+    }
+
+    /// Whether bulk's share pays for its next batch. Before anything was measured every batch seems to cost nothing.
+    fn owes_bulk(&self) -> bool {
+        !self.credit.is_zero() && self.credit >= self.batch_time(Lane::Bulk)
     }
 
     /// Bulk work had to stand back for so long.
@@ -205,7 +239,7 @@ impl<T: Clone> Queue<T> {
 
     /// Everything that waits, taken out.
     pub(super) fn drain(&mut self) -> Vec<T> {
-        self.interactive.drain(..).chain(self.bulk.drain(..)).map(|waiting| waiting.job).collect()
+        self.interactive.drain().chain(self.bulk.drain()).collect()
     }
 
     /// Jobs with views that wait.
@@ -220,9 +254,8 @@ impl<T: Clone> Queue<T> {
 
     /// Until one more job of this lane would begin, from what was measured.
     pub(super) fn expected_wait(&self, lane: Lane) -> Duration {
-        let views = |lane: Lane| self.lane(lane).iter().map(Waiting::left).sum::<usize>();
-        let running = self.running.map_or(0, |(_, views)| views);
-        let (own, other) = (views(lane), views(lane.other()));
+        let running = self.running.as_ref().map_or(0, |running| running.parts.len());
+        let (own, other) = (self.lane(lane).left(), self.lane(lane.other()).left());
         let share = self.config.bulk_share.clamp(0.0, 0.99);
         let own_time = self.take_for(own);
         let beside = match lane {
@@ -246,8 +279,7 @@ impl<T: Clone> Queue<T> {
     }
 
     fn batch_time(&self, lane: Lane) -> Duration {
-        let waiting: usize = self.lane(lane).iter().map(Waiting::left).sum();
-        self.take_for(waiting.min(self.batch_size()))
+        self.take_for(self.lane(lane).left().min(self.batch_size()))
     }
 
     /// Drops those that nobody waits for and returns those that are too late.
