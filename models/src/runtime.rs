@@ -75,13 +75,19 @@ pub enum RuntimeError {
     Environment(#[source] ort::Error),
     /// Weights that the session is given could not be read.
     #[error(transparent)]
-    Weights(#[from] CheckpointError),
+    Weights(Box<CheckpointError>),
     #[error("no thread could be started for {what}")]
     Thread {
         what: String,
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<CheckpointError> for RuntimeError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Weights(Box::new(error))
+    }
 }
 
 pub struct Runtime {
