@@ -247,6 +247,13 @@ pub trait Judge: Send + Sync {
     /// How many contents one batch may have; more only cost memory.
     fn batch_max(&self) -> usize;
 
+    /// How much work a content is, in a unit of this judge's own: a picture, a token. Any thread may ask.
+    fn work(&self, content: Content<'_>) -> usize;
+
+    /// What this judge looks at of a picture, where that is smaller than the picture: in its place it gets the
+    /// same answers. Any thread may ask, so that no run waits for it.
+    fn reduced(&self, picture: &Picture) -> Option<Picture>;
+
     fn judge(&self, content: Content<'_>, questions: &[Question], stop: &Stop) -> Vec<Answer> {
         self.judge_batch(&[Asked { content, questions }], stop).pop().unwrap_or_default()
     }

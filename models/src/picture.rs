@@ -44,6 +44,11 @@ impl Picture {
         self.height
     }
 
+    /// Whether it has more pixels than a picture of these sides.
+    pub(crate) fn is_larger_than(&self, width: u32, height: u32) -> bool {
+        u64::from(self.width) * u64::from(self.height) > u64::from(width) * u64::from(height)
+    }
+
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }

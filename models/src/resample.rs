@@ -41,6 +41,9 @@ pub fn resize_like_torch(picture: &Picture, width: u32, height: u32) -> Picture 
 fn squashed(picture: &Picture, width: u32, height: u32, rounding: Rounding) -> Picture {
     let (from_width, from_height) = (picture.width() as usize, picture.height() as usize);
     let (to_width, to_height) = (width.max(1) as usize, height.max(1) as usize);
+    if (to_width, to_height) == (from_width, from_height) {
+        return picture.clone();
+    }
     let rows = if to_width == from_width {
         picture.rgb().to_vec()
     } else {

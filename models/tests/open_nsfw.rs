@@ -132,6 +132,28 @@ fn a_batch_scores_as_each_alone() -> Result<()> {
     Ok(())
 }
 
+/// What is made smaller before its turn must score as the picture itself, to the bit.
+#[test]
+fn a_picture_made_smaller_beforehand_scores_the_same() -> Result<()> {
+    let crop = variant(|manifest| manifest.replace("fit: squash", "fit: {crop: {resize: [256, 256]}}"))?;
+    for (folder, side) in [(variant(|manifest| manifest)?, 224), (crop, 256)] {
+        let judge = open(folder.path())?;
+        let mut reduced = 0;
+        for name in golden()?.keys() {
+            let picture = picture(name)?;
+            let Some(small) = judge.reduced(&picture) else {
+                assert!(picture.width() * picture.height() <= side * side, "{name} is larger");
+                continue;
+            };
+            reduced += 1;
+            assert_eq!((small.width(), small.height()), (side, side), "{name}");
+            assert_eq!(ask(&*judge, &small)?, ask(&*judge, &picture)?, "{name}");
+        }
+        assert!(reduced > 0, "no picture was larger than {side}");
+    }
+    Ok(())
+}
+
 #[test]
 fn another_fit_is_another_judge() -> Result<()> {
     let crop = variant(|manifest| manifest.replace("fit: squash", "fit: {crop: {resize: [256, 256]}}"))?;

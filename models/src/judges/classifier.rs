@@ -17,8 +17,8 @@ use crate::judges::Kind;
 use crate::resample::resize;
 use crate::runtime::{Runtime, failure, stoppable};
 use crate::{
-    Answer, Asked, Digest, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Probability, Question,
-    QuestionError, Stop,
+    Answer, Asked, Content, Digest, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Probability,
+    Question, QuestionError, Stop,
 };
 
 const MANIFEST: &str = "judge.yaml";
@@ -80,6 +80,16 @@ pub struct Input {
     /// In channel order.
     pub mean: [f32; 3],
     pub std: [f32; 3],
+}
+
+impl Input {
+    /// Width and height to which a picture is squashed.
+    fn squashed(&self) -> [u32; 2] {
+        match self.fit {
+            Fit::Squash => [self.width, self.height],
+            Fit::Crop { resize } => resize,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -233,7 +243,7 @@ impl Classifier {
     /// For each picture one probability a label.
     fn scores(&self, pictures: &[&Picture], stop: &Stop) -> Result<Vec<Vec<f32>>, Failure> {
         let _span = tracing::info_span!("classify", pictures = pictures.len()).entered();
-        let samples = self.samples_of(pictures);
+        let samples: Vec<f32> = pictures.iter().flat_map(|picture| self.samples(picture)).collect();
         let (width, height) = (i64::from(self.manifest.input.width), i64::from(self.manifest.input.height));
         let count = pictures.len() as i64;
         let shape = match self.manifest.input.layout {
@@ -258,33 +268,9 @@ impl Classifier {
         Ok(raw.chunks(labels.max(1)).map(|raw| activated(self.manifest.output.activation, raw)).collect())
     }
 
-    /// One after the other, made on as many threads as there are cores: the runtime waits for them.
-    fn samples_of(&self, pictures: &[&Picture]) -> Vec<f32> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = pictures.len().div_ceil(cores).max(1);
-        let several = |pictures: &[&Picture]| pictures.iter().flat_map(|one| self.samples(one)).collect();
-        if share == pictures.len() {
-            return several(pictures);
-        }
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = pictures
-                .chunks(share)
-                .map(|part| scope.spawn(move || -> Vec<f32> { several(part) }))
-                .collect();
-            // A part that panicked panics here: the judge's thread answers for it.
-            parts
-                .into_iter()
-                .flat_map(|part| part.join().unwrap_or_else(|why| std::panic::resume_unwind(why)))
-                .collect()
-        })
-    }
-
     fn samples(&self, picture: &Picture) -> Vec<f32> {
         let input = &self.manifest.input;
-        let (across, down) = match input.fit {
-            Fit::Squash => (input.width, input.height),
-            Fit::Crop { resize: [width, height] } => (width, height),
-        };
+        let [across, down] = input.squashed();
         let resized = resize(picture, across, down);
         let (left, top) = ((across - input.width) / 2, (down - input.height) / 2);
         let pixels: Vec<[f32; 3]> = resized
@@ -364,6 +350,15 @@ impl Judge for Classifier {
 
     fn batch_max(&self) -> usize {
         self.batch_max
+    }
+
+    fn work(&self, _: Content<'_>) -> usize {
+        1
+    }
+
+    fn reduced(&self, picture: &Picture) -> Option<Picture> {
+        let [width, height] = self.manifest.input.squashed();
+        picture.is_larger_than(width, height).then(|| resize(picture, width, height))
     }
 
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {

@@ -138,6 +138,15 @@ fn probabilities_agree_alone_together_and_in_pieces() -> Result<()> {
 }
 
 #[test]
+fn the_work_of_a_text_grows_with_its_tokens() -> Result<()> {
+    let judge = judge(&checkpoint("a"))?;
+    let work = |text: &str| judge.work(Content::Text(text));
+    assert_eq!(work(""), 1, "its start");
+    assert!(work("Hello") > 1 && work(&"Hello ".repeat(50)) >= 51, "{}", work(&"Hello ".repeat(50)));
+    Ok(())
+}
+
+#[test]
 fn a_picture_among_the_texts_is_a_mistake_that_scores_nothing() -> Result<()> {
     let (judge, golden) = (judge(&checkpoint("a"))?, golden("a")?);
     let (questions, picture) = (questions(&judge, &golden)?, Picture::new(1, 1, vec![0; 3])?);

@@ -141,6 +141,20 @@ fn probabilities_agree_alone_together_and_in_any_order() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_picture_made_smaller_beforehand_scores_the_same() -> Result<()> {
+    let (judge, golden) = (open("a")?, golden("a")?);
+    let large =
+        Picture::new(300, 200, (0..300 * 200 * 3).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>())?;
+    let small = judge.reduced(&large).context("it is larger than what the model sees")?;
+    assert!(judge.reduced(&small).is_none(), "smaller than small");
+    let questions = questions(&judge, &golden, &golden.policies.keys().cloned().collect::<Vec<_>>())?;
+    let of = |picture| judge.judge(Content::Picture(picture), &questions, &Stop::default());
+    assert_eq!(of(&small), of(&large));
+    assert!(of(&small).iter().all(Result::is_ok));
+    Ok(())
+}
+
 /// Pictures of several requests share the vision tower, the prefix and the suffixes; their questions may
 /// differ, and what one scores must not depend on the others.
 #[test]

@@ -23,7 +23,10 @@ use crate::judges::Kind;
 use crate::prompt::PromptError;
 use crate::prompt::text::{Around, TextTemplate, fenced};
 use crate::runtime::Runtime;
-use crate::{Answer, Asked, Failure, Judge, JudgeCard, Modality, PolicyText, Question, QuestionError, Stop};
+use crate::{
+    Answer, Asked, Content, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Question,
+    QuestionError, Stop,
+};
 
 mod asking;
 mod checkpoint;
@@ -331,6 +334,18 @@ impl Judge for Gemma3 {
 
     fn batch_max(&self) -> usize {
         TEXTS_MAX
+    }
+
+    /// Tokens: those of the text alone, whatever is asked about it.
+    fn work(&self, content: Content<'_>) -> usize {
+        match content {
+            Content::Text(text) => self.reader.ids(text).map_or(1, |ids| ids.len()),
+            Content::Picture(_) => 1,
+        }
+    }
+
+    fn reduced(&self, _: &Picture) -> Option<Picture> {
+        None
     }
 
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {

@@ -20,7 +20,8 @@ use crate::judges::Kind;
 use crate::prompt::{Prompter, Tokens};
 use crate::runtime::{Runtime, failure, stoppable};
 use crate::{
-    Answer, Asked, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Question, QuestionError, Stop,
+    Answer, Asked, Content, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Question,
+    QuestionError, Stop,
 };
 
 mod decoder;
@@ -280,6 +281,15 @@ impl Judge for ShieldGemma2 {
 
     fn batch_max(&self) -> usize {
         PICTURES_MAX
+    }
+
+    fn work(&self, _: Content<'_>) -> usize {
+        1
+    }
+
+    fn reduced(&self, picture: &Picture) -> Option<Picture> {
+        let side = self.side as u32;
+        picture.is_larger_than(side, side).then(|| pixels::squashed(picture, self.side))
     }
 
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {

@@ -9,7 +9,7 @@ use crate::resample::resize_like_torch;
 
 /// Channel after channel, rows top to bottom: [3, side, side].
 pub(super) fn pixels(picture: &Picture, side: usize, preprocessor: &Preprocessor) -> Vec<f32> {
-    let square = resize_like_torch(picture, side as u32, side as u32);
+    let square = squashed(picture, side);
     let Preprocessor { mean, std, .. } = preprocessor;
     let mut samples = Vec::with_capacity(3 * side * side);
     for (channel, (mean, std)) in mean.iter().zip(std).enumerate() {
@@ -17,4 +17,9 @@ pub(super) fn pixels(picture: &Picture, side: usize, preprocessor: &Preprocessor
         samples.extend(levels.map(|level| (f32::from(*level) - mean) / std));
     }
     samples
+}
+
+/// All that the tower's input is made of.
+pub(super) fn squashed(picture: &Picture, side: usize) -> Picture {
+    resize_like_torch(picture, side as u32, side as u32)
 }
