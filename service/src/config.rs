@@ -129,7 +129,8 @@ pub struct Gate {
     /// Submissions of one lane waiting for one judge; more are answered 429.
     #[arg(long, env, default_value = "64")]
     pub queue_max: usize,
-    /// How long a batch should take, in milliseconds: pictures that do not fit into it wait for the next.
+    /// How long a batch should take, in milliseconds: what does not fit into it waits for the next. Where interactive
+    /// work waits for longer, a quarter of that, up to eight times as long.
     #[arg(long, env, default_value = "30")]
     pub batch_target_ms: u64,
     /// Of each judge's time, what bulk work gets while interactive work waits or is on its way; 0 to 0.9.

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shieldgate_models::{
-    Answer, Asked, Content, Digest, Failure, Judge, JudgeCard, Modality, PolicyText, Probability, Question,
-    QuestionError, Stop,
+    Answer, Asked, Content, Digest, Failure, Judge, JudgeCard, Modality, Picture, PolicyText, Probability,
+    Question, QuestionError, Stop,
 };
 
 use super::{Answers, Lane, Refused, Scheduler, SchedulerConfig, Shown, View, Views};
@@ -44,6 +44,14 @@ impl Judge for Acting {
 
     fn batch_max(&self) -> usize {
         4
+    }
+
+    fn work(&self, _: Content<'_>) -> usize {
+        1
+    }
+
+    fn reduced(&self, _: &Picture) -> Option<Picture> {
+        None
     }
 
     fn judge_batch(&self, batch: &[Asked<'_>], stop: &Stop) -> Vec<Vec<Answer>> {

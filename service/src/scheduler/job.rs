@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
 use super::Refused;
+use super::prepared::Prepared;
 use crate::verdict::{FrameScore, Worst};
 
 /// One judge's answer to one question about all views of a content.
@@ -35,11 +36,11 @@ pub enum Shown {
     Text(Arc<str>),
 }
 
-impl View {
+impl Shown {
     pub(super) fn content(&self) -> Content<'_> {
-        match &self.shown {
-            Shown::Picture(picture) => Content::Picture(picture),
-            Shown::Text(text) => Content::Text(text),
+        match self {
+            Self::Picture(picture) => Content::Picture(picture),
+            Self::Text(text) => Content::Text(text),
         }
     }
 }
@@ -53,7 +54,9 @@ pub struct Views {
 }
 
 pub(super) struct Job {
-    pub(super) views: Arc<Views>,
+    views: Arc<Views>,
+    /// One a view.
+    pub(super) prepared: Vec<Prepared>,
     pub(super) questions: Vec<Question>,
     left: AtomicBool,
     /// The request's; batches are linked to it.
@@ -72,13 +75,14 @@ struct Progress {
 impl Job {
     pub(super) fn new(
         views: Arc<Views>,
+        prepared: Vec<Prepared>,
         questions: Vec<Question>,
     ) -> (Arc<Self>, oneshot::Receiver<Result<Answers, Refused>>) {
         let (tell, told) = oneshot::channel();
         let progress = Mutex::new(Progress { found: vec![None; views.views.len()], tell: Some(tell) });
         let wait = Mutex::new(Some(tracing::info_span!("wait")));
         let (left, span) = (AtomicBool::new(false), Span::current());
-        (Arc::new(Self { views, questions, left, span, wait, progress }), told)
+        (Arc::new(Self { views, prepared, questions, left, span, wait, progress }), told)
     }
 
     /// Its first view's turn has come.

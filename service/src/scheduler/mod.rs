@@ -1,4 +1,5 @@
-//! Between requests and judges: one thread and one bounded queue a judge, batches, lanes and deadlines.
+//! Between requests and judges: one thread and one bounded queue a judge, batches, lanes and deadlines. What of a
+//! judge's work needs no turn is done before a content waits, on other threads ([`prepared`]).
 //!
 //! A job's time is bounded twice. The request's deadline covers waiting: a job that is still in the queue
 //! when it passes, or that by all that was measured can't be done before it, is refused with
@@ -8,6 +9,7 @@
 #[cfg(test)]
 mod interruptions;
 mod job;
+mod prepared;
 mod queue;
 mod seat;
 #[cfg(test)]
@@ -32,7 +34,7 @@ pub struct SchedulerConfig {
     pub judge_timeout: Duration,
     /// How long a run may go on after it was told to stop before its judge counts as stuck.
     pub stop_grace: Duration,
-    /// How long a batch should take: more pictures than fit into it wait for the next.
+    /// How long a batch should take: what does not fit into it waits for the next.
     pub batch_target: Duration,
     /// Of a judge's time that bulk work gets while interactive work waits; 0 to below 1.
     pub bulk_share: f64,
@@ -55,10 +57,10 @@ pub struct SeatNow<'a> {
     pub name: &'a str,
     /// Jobs that wait, by lane as in [`Lane::ALL`].
     pub queued: [usize; 2],
-    /// Smoothed time a picture.
+    /// Smoothed time a picture or window.
     pub run: Duration,
     pub stuck: bool,
-    /// Batches, and pictures in them, since the last look.
+    /// Batches, and pictures or windows in them, since the last look.
     pub batches: u64,
     pub pictures: u64,
     /// Batches that were interrupted and are done again, since the last look.

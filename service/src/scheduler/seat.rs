@@ -17,6 +17,7 @@ use shieldgate_models::{Answer, Asked, Failure, Judge, Stop};
 use tokio::sync::Notify;
 
 use super::job::{Answers, Job};
+use super::prepared::prepare;
 use super::queue::{Batch, Lane, Queue, QueueConfig};
 use super::{Refused, SchedulerConfig};
 
@@ -119,7 +120,13 @@ impl Seat {
         deadline: Instant,
     ) -> Result<Answers, Refused> {
         let count = questions.len();
-        let (job, mut told) = Job::new(views, questions);
+        let ended = || Ok(vec![Err(panicked()); count]);
+        let (judge, of) = (Arc::clone(&self.judge), Arc::clone(&views));
+        let span = tracing::info_span!("prepare");
+        let prepared = move || span.in_scope(|| prepare(&*judge, &of.views));
+        let Ok(prepared) = tokio::task::spawn_blocking(prepared).await else { return ended() };
+        let work = prepared.iter().map(|view| view.work).collect();
+        let (job, mut told) = Job::new(views, prepared, questions);
         {
             let mut state = self.state();
             if state.closed {
@@ -128,14 +135,12 @@ impl Seat {
             if state.stuck {
                 return Ok(vec![Err(Failure::TimedOut); count]);
             }
-            let views = job.views.views.len();
-            state.queue.push(lane, Arc::clone(&job), views, deadline, Instant::now())?;
+            state.queue.push(lane, Arc::clone(&job), work, deadline, Instant::now())?;
             state.make_way(false);
         }
         self.work.notify_one();
         // Dropped with this future: whoever asked has left.
         let _waits = Waits { seat: self, job: &job };
-        let ended = || Ok(vec![Err(panicked()); count]);
         tokio::select! {
             answer = &mut told => return answer.unwrap_or_else(|_| ended()),
             () = tokio::time::sleep_until(deadline.into()) => {}
@@ -315,7 +320,7 @@ impl Seat {
 }
 
 fn asked((job, view): &(Arc<Job>, usize)) -> Option<Asked<'_>> {
-    let content = job.views.views.get(*view)?.content();
+    let content = job.prepared.get(*view)?.shown.content();
     Some(Asked { content, questions: &job.questions })
 }
 

@@ -97,7 +97,7 @@ impl Metrics {
             run: meter
                 .f64_gauge("shieldgate_judge_run")
                 .with_unit("s")
-                .with_description("How long a judge takes for one picture, smoothed")
+                .with_description("How long a judge takes for one picture or one window of a text, smoothed")
                 .build(),
             stuck: meter
                 .u64_gauge("shieldgate_judge_stuck")
@@ -106,7 +106,7 @@ impl Metrics {
             batches: counter("shieldgate_judge_batches", "Batches that a judge ran"),
             pictures: counter(
                 "shieldgate_judge_pictures",
-                "Pictures in those batches, frames and backgrounds each for itself",
+                "Pictures and windows of texts in those batches, frames and backgrounds each for itself",
             ),
             interrupted: counter(
                 "shieldgate_judge_interrupted",

@@ -8,6 +8,7 @@ use std::time::Instant;
 pub(super) struct Part<T> {
     pub(super) job: T,
     pub(super) view: usize,
+    pub(super) work: usize,
     ticket: u64,
     deadline: Instant,
 }
@@ -17,16 +18,35 @@ pub(super) struct Waiting<T> {
     pub(super) job: T,
     pub(super) deadline: Instant,
     ticket: u64,
-    views: usize,
-    /// The first view that no batch had yet.
+    /// Each view's, from the one after which no batch had any.
+    work: VecDeque<usize>,
+    /// The first of them.
     next: usize,
-    /// Views before it whose batch was interrupted, the last first.
-    again: Vec<usize>,
+    /// Views before it whose batch was interrupted, and their work, the last first.
+    again: Vec<(usize, usize)>,
+    /// Work of all of them.
+    left: usize,
 }
 
 impl<T> Waiting<T> {
+    /// Work.
     pub(super) fn left(&self) -> usize {
-        self.again.len() + self.views.saturating_sub(self.next)
+        self.left
+    }
+
+    /// The view whose turn it is, and its work.
+    fn first(&self) -> Option<(usize, usize)> {
+        self.again.last().copied().or_else(|| Some((self.next, *self.work.front()?)))
+    }
+
+    fn take(&mut self) -> Option<(usize, usize)> {
+        let (view, work) = self.first()?;
+        if self.again.pop().is_none() {
+            self.work.pop_front();
+            self.next += 1;
+        }
+        self.left -= work;
+        Some((view, work))
     }
 }
 
@@ -42,25 +62,26 @@ impl<T> Default for Line<T> {
 }
 
 impl<T: Clone> Line<T> {
-    pub(super) fn push(&mut self, job: T, views: usize, deadline: Instant) {
+    /// `work`: each view's.
+    pub(super) fn push(&mut self, job: T, work: Vec<usize>, deadline: Instant) {
         self.tickets += 1;
-        let (ticket, views) = (self.tickets, views.max(1));
-        self.waiting.push_back(Waiting { job, deadline, ticket, views, next: 0, again: Vec::new() });
+        let work: VecDeque<usize> = if work.is_empty() { VecDeque::from([1]) } else { work.into() };
+        let (ticket, left) = (self.tickets, work.iter().sum());
+        self.waiting.push_back(Waiting { job, deadline, ticket, work, next: 0, again: Vec::new(), left });
     }
 
-    /// Jobs take turns view by view.
-    pub(super) fn take(&mut self, room: usize) -> Vec<Part<T>> {
-        let mut parts = Vec::new();
-        while parts.len() < room
+    /// Jobs take turns view by view, until `room` for work is used up or there are `most`; one view fits always.
+    pub(super) fn take(&mut self, room: usize, most: usize) -> Vec<Part<T>> {
+        let (mut parts, mut taken) = (Vec::new(), 0);
+        while let Some((_, work)) = self.waiting.front().and_then(Waiting::first)
+            && (parts.is_empty() || (parts.len() < most && taken + work <= room))
             && let Some(mut first) = self.waiting.pop_front()
+            && let Some((view, work)) = first.take()
         {
-            let view = first.again.pop().unwrap_or_else(|| {
-                first.next += 1;
-                first.next - 1
-            });
+            taken += work;
             let (job, ticket, deadline) = (first.job.clone(), first.ticket, first.deadline);
-            parts.push(Part { job, view, ticket, deadline });
-            if first.left() > 0 {
+            parts.push(Part { job, view, work, ticket, deadline });
+            if first.first().is_some() {
                 self.waiting.push_back(first);
             }
         }
@@ -69,17 +90,19 @@ impl<T: Clone> Line<T> {
 
     /// They had no turn after all, and come first, in the order that they had.
     pub(super) fn put_back(&mut self, parts: Vec<Part<T>>) {
-        for Part { job, view, ticket, deadline } in parts.into_iter().rev() {
+        for Part { job, view, work, ticket, deadline } in parts.into_iter().rev() {
             let at = self.waiting.iter().position(|one| one.ticket == ticket);
             let mut one = at.and_then(|at| self.waiting.remove(at)).unwrap_or(Waiting {
                 job,
                 deadline,
                 ticket,
-                views: 0,
+                work: VecDeque::new(),
                 next: 0,
                 again: Vec::new(),
+                left: 0,
             });
-            one.again.push(view);
+            one.again.push((view, work));
+            one.left += work;
             self.waiting.push_front(one);
         }
     }
@@ -93,7 +116,12 @@ impl<T: Clone> Line<T> {
         self.waiting.is_empty()
     }
 
-    /// Views.
+    /// Work of the view whose turn it is.
+    pub(super) fn next_work(&self) -> usize {
+        self.waiting.front().and_then(Waiting::first).map_or(0, |(_, work)| work)
+    }
+
+    /// Work.
     pub(super) fn left(&self) -> usize {
         self.waiting.iter().map(Waiting::left).sum()
     }
@@ -115,13 +143,13 @@ mod tests {
     fn what_is_put_back_has_its_turn_again_in_its_order() {
         let mut line = Line::default();
         let taken = |line: &mut Line<char>, room| -> Vec<(char, usize)> {
-            line.take(room).into_iter().map(|part| (part.job, part.view)).collect()
+            line.take(room, 9).into_iter().map(|part| (part.job, part.view)).collect()
         };
         let deadline = Instant::now();
         for (job, views) in [('a', 3), ('b', 1), ('c', 2)] {
-            line.push(job, views, deadline);
+            line.push(job, vec![1; views], deadline);
         }
-        let first = line.take(5);
+        let first = line.take(5, 9);
         assert_eq!(line.len(), 1, "only `a` has a view left");
         line.put_back(first);
         assert_eq!((line.len(), line.left()), (3, 6));
@@ -130,10 +158,28 @@ mod tests {
         assert!(line.is_empty());
 
         // Some of it was done all the same.
-        line.push('d', 4, deadline);
-        let mut parts = line.take(3);
+        line.push('d', vec![1; 4], deadline);
+        let mut parts = line.take(3, 9);
         parts.remove(1);
         line.put_back(parts);
         assert_eq!(taken(&mut line, 9), [('d', 0), ('d', 2), ('d', 3)]);
+    }
+
+    #[test]
+    fn a_batch_has_room_for_so_much_work_and_so_many_and_for_one_always() {
+        let mut line = Line::default();
+        let deadline = Instant::now();
+        for (job, work) in [('a', vec![30]), ('b', vec![5, 500]), ('c', vec![5]), ('d', vec![1])] {
+            line.push(job, work, deadline);
+        }
+        let mut batch = |room, most| -> Vec<(char, usize)> {
+            line.take(room, most).into_iter().map(|part| (part.job, part.work)).collect()
+        };
+        assert_eq!(batch(36, 9), [('a', 30), ('b', 5)], "the third would be too much");
+        assert_eq!(batch(40, 1), [('c', 5)]);
+        // None is overtaken because it is long.
+        assert_eq!(batch(40, 9), [('d', 1)]);
+        assert_eq!(batch(40, 9), [('b', 500)]);
+        assert_eq!((line.len(), line.left(), line.next_work()), (0, 0, 0));
     }
 }

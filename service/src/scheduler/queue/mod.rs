@@ -1,8 +1,9 @@
 //! What waits for one judge: two lanes, deadlines, batches. Pure: no threads, and time is an argument.
 //!
 //! A batch is formed only when the judge is free, so that it is as full as it can be and an interactive
-//! submission can still overtake bulk ones. Jobs of one lane take turns view by view: an animation does
-//! not hold up the still pictures behind it. Where both lanes have work, bulk gets a bounded share of the
+//! submission can still overtake bulk ones. It is measured by its work, in the judge's own unit: a long text costs
+//! more than a short one. Jobs of one lane take turns view by view: an animation does not hold up the still
+//! pictures behind it, nor a long text the short ones. Where both lanes have work, bulk gets a bounded share of the
 //! judge's time: at most `bulk_share` of it, and one batch. Interactive work interrupts a bulk batch beyond that
 //! share: it is put back and done again.
 
@@ -48,7 +49,7 @@ pub(super) struct QueueConfig {
     pub(super) jobs_max: usize,
     /// Views a batch.
     pub(super) batch_max: usize,
-    /// How long a batch should take: a longer one delays whoever comes next.
+    /// How long a batch should take: a longer one delays whoever comes next. See [`WAITED_SHARE`].
     pub(super) batch_target: Duration,
     /// Of the judge's time, while both lanes have work; 0 to below 1.
     pub(super) bulk_share: f64,
@@ -56,6 +57,14 @@ pub(super) struct QueueConfig {
 
 /// Interruptions in a row; the bulk batch after them is left to end, so that bulk work gets on.
 pub(super) const INTERRUPTIONS_MAX: u32 = 4;
+
+/// Fuller batches do more in the same time, but each in them waits for all. Where interactive work waits for
+/// longer than some targets, a batch may take this part of that wait: it costs nobody more than that, and the
+/// wait gets shorter.
+const WAITED_SHARE: u32 = 4;
+
+/// Targets that such a batch may take, at most: nobody knows who comes next.
+const TARGETS_MAX: u32 = 8;
 
 /// Work done that is thrown away for interactive work that is not there yet.
 const WASTE_MAX: Duration = Duration::from_millis(100);
@@ -67,8 +76,8 @@ pub(super) struct Queue<T> {
     config: QueueConfig,
     interactive: Line<T>,
     bulk: Line<T>,
-    /// Smoothed time a view; none before the first batch.
-    a_view: Option<Duration>,
+    /// None before the first batch.
+    pace: Option<Pace>,
     /// Time that bulk may take before interactive work, saved up while that ran and bulk had to wait.
     credit: Duration,
     running: Option<Running<T>>,
@@ -78,9 +87,18 @@ pub(super) struct Queue<T> {
     held_since: Option<Instant>,
 }
 
+/// Smoothed times.
+#[derive(Clone, Copy)]
+struct Pace {
+    a_view: Duration,
+    /// Of work.
+    a_unit: Duration,
+}
+
 struct Running<T> {
     lane: Lane,
     parts: Vec<Part<T>>,
+    work: usize,
     began: Instant,
     /// Interactive work may end it: bulk's share does not pay for it.
     interruptible: bool,
@@ -93,13 +111,24 @@ pub(super) struct Batch<T> {
     pub(super) parts: Vec<(T, usize)>,
 }
 
+impl Pace {
+    fn takes(self, work: usize) -> Duration {
+        self.a_unit.saturating_mul(u32::try_from(work).unwrap_or(u32::MAX))
+    }
+
+    fn smoothed(self, found: Self) -> Self {
+        let smoothed = |before: Duration, found: Duration| (before * 7 + found) / 8;
+        Self { a_view: smoothed(self.a_view, found.a_view), a_unit: smoothed(self.a_unit, found.a_unit) }
+    }
+}
+
 impl<T: Clone> Queue<T> {
     pub(super) fn new(config: QueueConfig) -> Self {
         Self {
             config,
             interactive: Line::default(),
             bulk: Line::default(),
-            a_view: None,
+            pace: None,
             credit: Duration::ZERO,
             running: None,
             interruptions: 0,
@@ -121,12 +150,13 @@ impl<T: Clone> Queue<T> {
         }
     }
 
-    /// Refuses what finds no room, and what by all that was measured could not be done in time.
+    /// Refuses what finds no room, and what by all that was measured could not be done in time. `work`: each
+    /// view's.
     pub(super) fn push(
         &mut self,
         lane: Lane,
         job: T,
-        views: usize,
+        work: Vec<usize>,
         deadline: Instant,
         now: Instant,
     ) -> Result<(), Refused> {
@@ -135,10 +165,10 @@ impl<T: Clone> Queue<T> {
         }
         // An idle judge is always tried: what was measured may be long past.
         let wait = self.expected_wait(lane);
-        if now >= deadline || (!wait.is_zero() && now + wait + self.take_for(views) > deadline) {
+        if now >= deadline || (!wait.is_zero() && now + wait + self.takes(work.iter().sum()) > deadline) {
             return Err(Refused::Deadline);
         }
-        self.lane_mut(lane).push(job, views, deadline);
+        self.lane_mut(lane).push(job, work, deadline);
         Ok(())
     }
 
@@ -163,14 +193,15 @@ impl<T: Clone> Queue<T> {
         let owed = self.owes_bulk();
         let bulk_first = !self.bulk.is_empty() && (self.interactive.is_empty() || owed);
         let lane = if bulk_first { Lane::Bulk } else { Lane::Interactive };
-        let room = self.batch_size();
-        let parts = self.lane_mut(lane).take(room);
+        let (room, most) = (self.room(lane), self.config.batch_max.max(1));
+        let parts = self.lane_mut(lane).take(room, most);
         if parts.is_empty() {
             return (late, None);
         }
         let batch = Batch { parts: parts.iter().map(|part| (part.job.clone(), part.view)).collect() };
         let interruptible = bulk_first && !owed && self.interruptions < INTERRUPTIONS_MAX;
-        self.running = Some(Running { lane, parts, began: now, interruptible });
+        let work = parts.iter().map(|part| part.work).sum();
+        self.running = Some(Running { lane, parts, work, began: now, interruptible });
         (late, Some(batch))
     }
 
@@ -181,8 +212,8 @@ impl<T: Clone> Queue<T> {
             return false;
         };
         let done = now.saturating_duration_since(running.began);
-        let ends_soon = self.a_view.is_some_and(|a_view| {
-            let needs = a_view.saturating_mul(u32::try_from(running.parts.len()).unwrap_or(u32::MAX));
+        let ends_soon = self.pace.is_some_and(|pace| {
+            let needs = pace.takes(running.work);
             done <= needs && needs - done < SOON
         });
         let wanted = !self.interactive.is_empty() || (coming && done < WASTE_MAX);
@@ -201,10 +232,11 @@ impl<T: Clone> Queue<T> {
 
     /// The batch is done; `took` is None where it was stopped, which tells nothing of the judge's speed.
     pub(super) fn finished(&mut self, took: Option<Duration>) {
-        let Some(Running { lane, parts, .. }) = self.running.take() else { return };
+        let Some(Running { lane, parts, work, .. }) = self.running.take() else { return };
         let Some(took) = took else { return };
-        let a_view = took / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
-        self.a_view = Some(self.a_view.map_or(a_view, |before| (before * 7 + a_view) / 8));
+        let each = |count: usize| took / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let found = Pace { a_view: each(parts.len()), a_unit: each(work) };
+        self.pace = Some(self.pace.map_or(found, |before| before.smoothed(found)));
         match lane {
             Lane::Interactive if !self.bulk.is_empty() => self.save_up(took),
             // Nobody had to wait, so nothing is owed.
@@ -249,49 +281,58 @@ impl<T: Clone> Queue<T> {
 
     /// Smoothed time a view; zero before the first batch.
     pub(super) fn a_view(&self) -> Duration {
-        self.a_view.unwrap_or_default()
+        self.pace.map_or(Duration::ZERO, |pace| pace.a_view)
     }
 
     /// Until one more job of this lane would begin, from what was measured.
     pub(super) fn expected_wait(&self, lane: Lane) -> Duration {
-        let running = self.running.as_ref().map_or(0, |running| running.parts.len());
+        let running = self.running.as_ref().map_or(0, |running| running.work);
         let (own, other) = (self.lane(lane).left(), self.lane(lane.other()).left());
         let share = self.config.bulk_share.clamp(0.0, 0.99);
-        let own_time = self.take_for(own);
+        let own_time = self.takes(own);
         let beside = match lane {
             // Bulk takes its share of the time, as long as it lasts.
-            Lane::Interactive => self.take_for(other).min(own_time.mul_f64(share / (1.0 - share))),
-            Lane::Bulk => self.take_for(other),
+            Lane::Interactive => self.takes(other).min(own_time.mul_f64(share / (1.0 - share))),
+            Lane::Bulk => self.takes(other),
         };
-        self.take_for(running) + own_time + beside
+        self.takes(running) + own_time + beside
     }
 
-    fn take_for(&self, views: usize) -> Duration {
-        self.a_view().saturating_mul(u32::try_from(views).unwrap_or(u32::MAX))
+    /// So much work, by what was measured; nothing before the first batch.
+    fn takes(&self, work: usize) -> Duration {
+        self.pace.map_or(Duration::ZERO, |pace| pace.takes(work))
     }
 
-    /// As many views as fit into the time a batch should take; one at first, to see how long it takes.
-    fn batch_size(&self) -> usize {
-        let fitting = self.a_view.map_or(1, |a_view| {
-            (self.config.batch_target.as_nanos() / a_view.as_nanos().max(1)).min(usize::MAX as u128) as usize
-        });
-        fitting.clamp(1, self.config.batch_max.max(1))
+    /// Work of the lane's next batch; the least at first, to see how long it takes.
+    fn room(&self, lane: Lane) -> usize {
+        let target = self.config.batch_target;
+        let target = match lane {
+            Lane::Interactive => (self.takes(self.interactive.left()) / WAITED_SHARE)
+                .min(target.saturating_mul(TARGETS_MAX))
+                .max(target),
+            Lane::Bulk => target,
+        };
+        self.pace.map_or(0, |pace| {
+            (target.as_nanos() / pace.a_unit.as_nanos().max(1)).min(usize::MAX as u128) as usize
+        })
     }
 
+    /// Of the lane's next batch.
     fn batch_time(&self, lane: Lane) -> Duration {
-        self.take_for(self.lane(lane).left().min(self.batch_size()))
+        let line = self.lane(lane);
+        self.takes(line.left().min(self.room(lane).max(line.next_work())))
     }
 
     /// Drops those that nobody waits for and returns those that are too late.
     fn sort_out(&mut self, now: Instant, gone: impl Fn(&T) -> bool) -> Vec<T> {
-        let a_view = self.a_view();
+        let pace = self.pace;
         let mut late = Vec::new();
         for waiting in [&mut self.interactive, &mut self.bulk] {
             waiting.retain(|one| !gone(&one.job));
             let mut others = waiting.len();
             waiting.retain(|one| {
                 // Where nobody else needs the time, it is tried: what was measured may be long past.
-                let needs = a_view.saturating_mul(u32::try_from(one.left()).unwrap_or(u32::MAX));
+                let needs = pace.map_or(Duration::ZERO, |pace| pace.takes(one.left()));
                 let hopeless = others > 1 && now + needs > one.deadline;
                 let keep = now < one.deadline && !hopeless;
                 if !keep {
@@ -320,7 +361,7 @@ mod tests {
         let (mut queue, begin) = (Queue::new(config), Instant::now());
         let at = |ms: u64| begin + Duration::from_millis(ms);
         let push = |queue: &mut Queue<u8>, lane, job| {
-            queue.push(lane, job, 1, at(60_000), begin).expect("there is room");
+            queue.push(lane, job, vec![1], at(60_000), begin).expect("there is room");
         };
         let taken = |queue: &mut Queue<u8>, ms, coming| {
             let (late, batch) = queue.take(at(ms), |_| false, coming);
@@ -345,5 +386,52 @@ mod tests {
         assert_eq!(taken(&mut queue, 160, true), Some(9));
         queue.finished(Some(Duration::from_millis(10)));
         assert_eq!(taken(&mut queue, 170, false), Some(2), "nothing is coming any more");
+    }
+
+    /// A queue whose judge takes 1 ms for a unit of work.
+    fn measured(batch_max: usize) -> (Queue<u8>, Instant) {
+        let (jobs_max, batch_target) = (99, Duration::from_millis(30));
+        let mut queue = Queue::new(QueueConfig { jobs_max, batch_max, batch_target, bulk_share: 0.2 });
+        let begin = Instant::now();
+        queue.push(Lane::Bulk, 0, vec![50], begin + Duration::from_secs(60), begin).expect("there is room");
+        assert!(queue.take(begin, |_| false, false).1.is_some());
+        queue.finished(Some(Duration::from_millis(50)));
+        (queue, begin)
+    }
+
+    fn work_of_next(queue: &mut Queue<u8>, now: Instant) -> Vec<usize> {
+        drop(queue.take(now, |_| false, false));
+        let parts = queue.running.as_ref().map_or(&[][..], |running| &running.parts);
+        let work = parts.iter().map(|part| part.work).collect();
+        queue.finished(None);
+        work
+    }
+
+    #[test]
+    fn batches_are_measured_by_work() {
+        let (mut queue, now) = measured(9);
+        for (job, work) in (0..).zip([20, 9, 2, 400, 25]) {
+            let deadline = now + Duration::from_secs(60);
+            queue.push(Lane::Bulk, job, vec![work], deadline, now).expect("there is room");
+        }
+        assert_eq!(queue.expected_wait(Lane::Bulk), Duration::from_millis(456));
+        let batches: Vec<_> = (0..4).map(|_| work_of_next(&mut queue, now)).collect();
+        assert_eq!(batches, [vec![20, 9], vec![2], vec![400], vec![25]]);
+    }
+
+    #[test]
+    fn the_more_interactive_work_waits_the_fuller_are_its_batches() {
+        for (waiting, expected) in [(1, 1), (3, 3), (12, 3), (16, 4), (32, 8), (90, 9)] {
+            let (mut queue, now) = measured(9);
+            for job in 0..waiting {
+                let deadline = now + Duration::from_secs(60);
+                queue.push(Lane::Interactive, job, vec![10], deadline, now).expect("there is room");
+                queue.push(Lane::Bulk, job, vec![10], deadline, now).expect("there is room");
+            }
+            assert_eq!(work_of_next(&mut queue, now).len(), expected, "{waiting}");
+            queue.interactive.drain().for_each(drop);
+            // A longer bulk batch would keep interactive work waiting that is not there yet.
+            assert_eq!(work_of_next(&mut queue, now).len(), usize::from(waiting).min(3), "{waiting}");
+        }
     }
 }

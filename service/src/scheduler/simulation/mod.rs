@@ -21,6 +21,7 @@ const QUIET: Load = Load {
     bulk: None,
     bulk_callers: 0,
     views_max: 16,
+    work_max: 1,
     patience: Duration::from_secs(5),
     leaving_percent: 0,
     prepared_in: Duration::ZERO,
@@ -38,6 +39,7 @@ fn nothing_is_lost_and_nothing_answered_twice_whatever_comes() {
             bulk: apart(&mut random),
             bulk_callers: random.below(20) as usize,
             views_max: 1 + random.below(32),
+            work_max: 1 + random.below(2) * random.below(30),
             patience: Duration::from_millis(50 + random.below(3_000)),
             leaving_percent: random.below(30),
             prepared_in: Duration::from_millis(random.below(3) * 10),
@@ -148,10 +150,10 @@ fn a_long_animation_does_not_hold_up_what_comes_after_it() {
     let deadline = now + Duration::from_secs(60);
     let mut push = |views: usize| {
         let id = world.arrivals.len();
-        world.queue.push(Lane::Interactive, id, views, deadline, now).expect("room");
-        let seen = vec![false; views];
+        world.queue.push(Lane::Interactive, id, vec![1; views], deadline, now).expect("room");
+        let (work, seen) = (vec![1; views], vec![false; views]);
         let lane = Lane::Interactive;
-        world.arrivals.push(Arrival { lane, at: now, views, deadline, leaves: None, seen, end: None });
+        world.arrivals.push(Arrival { lane, at: now, work, deadline, leaves: None, seen, end: None });
         world.open.push(id);
         id
     };

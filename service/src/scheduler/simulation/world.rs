@@ -33,21 +33,21 @@ impl Random {
     }
 }
 
-/// A judge of which a batch costs a fixed part and a part a view.
+/// A judge of which a batch costs a fixed part and a part a unit of work.
 #[derive(Clone, Copy)]
 pub(super) struct Speed {
     a_batch: Duration,
-    a_view: Duration,
+    a_unit: Duration,
 }
 
 impl Speed {
-    fn takes(self, views: usize) -> Duration {
-        self.a_batch + self.a_view * views as u32
+    fn takes(self, work: usize) -> Duration {
+        self.a_batch + self.a_unit * work as u32
     }
 }
 
 pub(super) const SPEED: Speed =
-    Speed { a_batch: Duration::from_millis(4), a_view: Duration::from_millis(10) };
+    Speed { a_batch: Duration::from_millis(4), a_unit: Duration::from_millis(10) };
 
 /// A judge that is told to stop does so within it.
 const STOPS_WITHIN: Duration = Duration::from_millis(3);
@@ -63,6 +63,8 @@ pub(super) struct Load {
     /// Bulk callers that ask again as soon as they are answered.
     pub(super) bulk_callers: usize,
     pub(super) views_max: u64,
+    /// A tenth of the views have up to so much work, the others 1.
+    pub(super) work_max: u64,
     pub(super) patience: Duration,
     pub(super) leaving_percent: u64,
     /// Interactive work is announced so long before it comes, on the mean.
@@ -83,7 +85,8 @@ pub(super) struct Arrival {
     pub(super) lane: Lane,
     /// When it was announced, if it was.
     pub(super) at: Instant,
-    pub(super) views: usize,
+    /// Each view's.
+    pub(super) work: Vec<usize>,
     pub(super) deadline: Instant,
     /// When the client leaves, if it does.
     pub(super) leaves: Option<Instant>,
@@ -148,18 +151,22 @@ impl World {
 
     fn arrive(&mut self, lane: Lane, at: Instant, load: &Load) {
         let views = 1 + if self.random.chance(20) { self.random.below(load.views_max) as usize } else { 0 };
+        let random = &mut self.random;
+        let work =
+            (0..views).map(|_| 1 + if random.chance(10) { random.below(load.work_max) as usize } else { 0 });
+        let work: Vec<usize> = work.collect();
         let leaves = self.random.chance(load.leaving_percent).then(|| {
             self.now + Duration::from_micros(self.random.below(2 * load.patience.as_micros() as u64))
         });
         let deadline = at + load.patience;
         let id = self.arrivals.len();
-        let refused = self.queue.push(lane, id, views, deadline, self.now).err();
+        let refused = self.queue.push(lane, id, work.clone(), deadline, self.now).err();
         let end = refused.map(End::Refused);
         let seen = vec![false; views];
         if end.is_none() {
             self.open.push(id);
         }
-        self.arrivals.push(Arrival { lane, at, views, deadline, leaves, seen, end });
+        self.arrivals.push(Arrival { lane, at, work, deadline, leaves, seen, end });
         let (jobs_max, seed) = (self.config.jobs_max, self.seed);
         assert!(self.queue.len(Lane::Interactive) <= jobs_max, "seed {seed}: a bound is broken");
         // What was put back had left room for others.
@@ -271,7 +278,8 @@ impl World {
             assert!(!std::mem::replace(&mut arrival.seen[*view], true), "seed {}: twice", self.seed);
         }
         let spread = 75 + self.random.below(50) as u32;
-        let took = SPEED.takes(views) * spread / 100;
+        let work = batch.parts.iter().map(|(id, view)| self.arrivals[*id].work[*view]).sum();
+        let took = SPEED.takes(work) * spread / 100;
         let contested = self.queue.len(Lane::Interactive) > 0;
         self.ran.push(Ran { lane, took, contested });
         let hears = self.random.chance(90);
@@ -327,7 +335,7 @@ impl World {
             let end = arrival.end.unwrap_or_else(|| panic!("seed {seed}: {id} was lost"));
             if matches!(end, End::Answered(_)) {
                 let seen = arrival.seen.iter().filter(|seen| **seen).count();
-                assert_eq!(seen, arrival.views, "seed {seed}: {id} was answered half seen");
+                assert_eq!(seen, arrival.work.len(), "seed {seed}: {id} was answered half seen");
             }
         }
     }
