@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::task::JoinSet;
 
-use crate::pictures::Source;
 use crate::tally::{Run, Stream};
-use crate::upload::{Lane, Uploader};
+use crate::upload::{Bodies, Uploader};
 
 /// A caller that was told to come back later doesn't wait longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -21,21 +20,20 @@ const AFTER_LOSS: Duration = Duration::from_secs(1);
 pub(crate) async fn run(
     count: usize,
     stream: Stream,
-    lane: Lane,
     uploader: &Uploader,
-    source: Source,
+    bodies: impl Bodies,
     run: &Run,
     length: Duration,
 ) -> Result<()> {
-    let source = Arc::new(Mutex::new(source));
+    let bodies = Arc::new(Mutex::new(bodies));
     let mut callers = JoinSet::new();
     for _ in 0..count {
-        let (source, uploader, run) = (Arc::clone(&source), uploader.clone(), run.clone());
+        let (bodies, uploader, run) = (Arc::clone(&bodies), uploader.clone(), run.clone());
         callers.spawn(async move {
             while run.now() < length {
-                let picture = source.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let body = bodies.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let due = run.now();
-                let answer = uploader.send(lane, picture).await;
+                let answer = uploader.send(body).await;
                 let wait = match (&answer.outcome, answer.retry_after) {
                     (outcome, _) if outcome.is_verdict() => None,
                     (_, Some(seconds)) => Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),

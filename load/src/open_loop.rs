@@ -9,32 +9,31 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::arrivals::Arrivals;
-use crate::pictures::Source;
 use crate::slow::{self, Manner};
 use crate::tally::{Run, Stream};
-use crate::upload::{Lane, Uploader};
+use crate::upload::{Bodies, Uploader};
 
 /// How an upload is sent.
 #[derive(Debug, Clone)]
 pub(crate) enum Sender {
     /// As a client on a good line does.
-    Swift(Uploader, Lane),
+    Swift(Uploader),
     /// Over a connection of its own, slowly.
     Slow(slow::Client, Manner),
 }
 
 /// One row of uploads.
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct Flow<B> {
     pub(crate) stream: Stream,
     pub(crate) arrivals: Arrivals,
-    pub(crate) source: Source,
+    pub(crate) bodies: B,
     pub(crate) sender: Sender,
 }
 
 /// Sends a flow's uploads when they are due and waits for their answers. What finds no place among those
 /// `open` at once is counted as not sent: the generator's memory is bounded, its schedule is not moved.
-pub(crate) async fn run(mut flow: Flow, run: Run, open: Arc<Semaphore>) -> Result<()> {
+pub(crate) async fn run(mut flow: Flow<impl Bodies>, run: Run, open: Arc<Semaphore>) -> Result<()> {
     let mut sent = JoinSet::new();
     for due in flow.arrivals.by_ref() {
         tokio::time::sleep_until(run.at(due)).await;
@@ -46,10 +45,10 @@ pub(crate) async fn run(mut flow: Flow, run: Run, open: Arc<Semaphore>) -> Resul
             continue;
         };
         run.sending(due);
-        let (run, picture) = (run.clone(), flow.source.next());
+        let (run, body) = (run.clone(), flow.bodies.next());
         let (stream, sender) = (flow.stream, flow.sender.clone());
         sent.spawn(async move {
-            upload(&sender, stream, &run, due, picture).await;
+            upload(&sender, stream, &run, due, body).await;
             drop(place);
         });
     }
@@ -59,14 +58,14 @@ pub(crate) async fn run(mut flow: Flow, run: Run, open: Arc<Semaphore>) -> Resul
     Ok(())
 }
 
-async fn upload(sender: &Sender, stream: Stream, run: &Run, due: Duration, picture: Vec<u8>) {
+async fn upload(sender: &Sender, stream: Stream, run: &Run, due: Duration, body: Vec<u8>) {
     match sender {
-        Sender::Swift(uploader, lane) => {
-            let answer = uploader.send(*lane, picture).await;
+        Sender::Swift(uploader) => {
+            let answer = uploader.send(body).await;
             run.answered(stream, due, due, answer);
         }
         Sender::Slow(client, manner) => {
-            let (sent, answer) = client.send(*manner, &picture).await;
+            let (sent, answer) = client.send(*manner, &body).await;
             // The time it took to send is the client's own.
             let since = sent.map_or(due, |sent| run.offset(sent));
             run.answered(stream, due, since, answer);
@@ -80,7 +79,8 @@ mod tests {
 
     use super::*;
     use crate::arrivals::Shape;
-    use crate::pictures::Mix;
+    use crate::pictures::{Mix, Source};
+    use crate::upload::{Endpoint, Outcome};
 
     /// Answers every upload with a verdict, after `pause`.
     async fn a_gate(pause: Duration) -> String {
@@ -102,13 +102,13 @@ mod tests {
         format!("http://{address}")
     }
 
-    fn flow(base: &str, rate: f64, length: Duration) -> Flow {
-        let uploader = Uploader::new(base, "k").expect("a client");
+    fn flow(base: &str, rate: f64, length: Duration) -> Flow<Source> {
+        let uploader = Uploader::new(base, "k", Endpoint::Images).expect("a client");
         Flow {
             stream: "interactive",
             arrivals: Arrivals::even(Shape::Steady { rate }, length),
-            source: Source::new(vec![Vec::new()], Mix::Fresh, "t", 1),
-            sender: Sender::Swift(uploader, Lane::Interactive),
+            bodies: Source::new(vec![Vec::new()], Mix::Fresh, "t", 1),
+            sender: Sender::Swift(uploader),
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         // A closed loop of one would have got two answers in that time.
         assert_eq!(tally.verdicts("interactive").len(), 50);
         assert!(tally.verdicts("interactive").min() >= 399_000);
-        assert_eq!(tally.without_verdict("interactive"), 0);
+        assert!(tally.other_ends(Outcome::is_verdict).is_empty(), "{tally:?}");
         assert!(tally.faults.is_empty(), "{:?}", tally.faults);
     }
 
@@ -134,6 +134,7 @@ mod tests {
         run(flow(&base, 100.0, length), a_run.clone(), Arc::new(Semaphore::new(3))).await.expect("runs");
         let tally = a_run.tally();
         assert_eq!((tally.verdicts("interactive").len(), tally.not_sent["interactive"]), (3, 17));
+        assert_eq!(tally.other_ends(Outcome::is_verdict)["not sent"], 17);
         assert_eq!(tally.lag.len(), 3);
     }
 }

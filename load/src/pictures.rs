@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::upload::Bodies;
+
 /// Photographs of 59 to 76 KB that stand in the repository, so that the program runs from anywhere.
 const PHOTOGRAPHS: [&[u8]; 4] = [
     include_bytes!("../../service/samples/astronaut.jpg"),
@@ -84,8 +86,10 @@ impl Source {
         let name = format!("{stream} {:016x}", fastrand::u64(..));
         Self { originals, mix, name, random: fastrand::Rng::with_seed(seed), next: 0 }
     }
+}
 
-    pub(crate) fn next(&mut self) -> Vec<u8> {
+impl Bodies for Source {
+    fn next(&mut self) -> Vec<u8> {
         let variant = match &self.mix {
             Mix::Fresh => self.next,
             Mix::Same => {

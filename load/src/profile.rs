@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::slow::{Client, Manner};
 use crate::tally::{Run, Stream};
 use crate::target::Target;
-use crate::upload::Lane;
+use crate::upload::Endpoint;
 use crate::{callers, say};
 
 pub(crate) const INTERACTIVE: Stream = "interactive";
@@ -40,7 +40,7 @@ pub(crate) struct Closed {
 
 /// All that a profile sends.
 pub(crate) struct Plan {
-    flows: Vec<Flow>,
+    flows: Vec<Flow<Source>>,
     bulk: Option<Closed>,
 }
 
@@ -54,23 +54,23 @@ pub(crate) trait Profile: Check {
 }
 
 impl Scene<'_> {
-    fn swift(&self, shape: Shape, mix: Mix) -> Result<Flow> {
-        let sender = Sender::Swift(self.target.uploader()?, Lane::Interactive);
+    fn swift(&self, shape: Shape, mix: Mix) -> Result<Flow<Source>> {
+        let sender = Sender::Swift(self.target.uploader(Endpoint::Images)?);
         Ok(self.flow(INTERACTIVE, shape, mix, sender))
     }
 
-    fn slow(&self, stream: Stream, rate: f64, manner: Manner) -> Flow {
+    fn slow(&self, stream: Stream, rate: f64, manner: Manner) -> Flow<Source> {
         let client = Client { address: self.target.address().to_owned(), key: self.target.key.clone() };
         self.flow(stream, Shape::Steady { rate }, Mix::Fresh, Sender::Slow(client, manner))
     }
 
-    fn flow(&self, stream: Stream, shape: Shape, mix: Mix, sender: Sender) -> Flow {
+    fn flow(&self, stream: Stream, shape: Shape, mix: Mix, sender: Sender) -> Flow<Source> {
         let (length, seed) = (self.common.length(), self.common.seed);
         let arrivals = match self.common.random {
             true => Arrivals::random(shape, length, seed),
             false => Arrivals::even(shape, length),
         };
-        Flow { stream, arrivals, source: self.source(stream, mix), sender }
+        Flow { stream, arrivals, bodies: self.source(stream, mix), sender }
     }
 
     fn source(&self, stream: Stream, mix: Mix) -> Source {
@@ -182,10 +182,8 @@ pub(crate) async fn run<P: Profile>(options: P) -> Result<ExitCode> {
         sending.spawn(open_loop::run(flow, run.clone(), Arc::clone(&open)));
     }
     if let Some(Closed { count, source }) = plan.bulk {
-        let (run, uploader, length) = (run.clone(), target.uploader()?, common.length());
-        sending.spawn(
-            async move { callers::run(count, BULK, Lane::Bulk, &uploader, source, &run, length).await },
-        );
+        let (run, uploader, length) = (run.clone(), target.uploader(Endpoint::BulkImages)?, common.length());
+        sending.spawn(async move { callers::run(count, BULK, &uploader, source, &run, length).await });
     }
     while let Some(done) = sending.join_next().await {
         done??;

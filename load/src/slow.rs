@@ -7,13 +7,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::upload::Answer;
+use crate::upload::{Answer, Endpoint};
 
 /// Longer than the gate's own patience with a body.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Of an answer; a verdict has a few kilobytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+const ENDPOINT: Endpoint = Endpoint::Images;
 
 /// Between two pieces of a body.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -61,10 +63,12 @@ impl Client {
         stream.set_nodelay(true)?;
         let (mut reader, mut writer) = stream.into_split();
         let head = format!(
-            "POST /v1/images HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
-             content-type: application/octet-stream\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "POST {} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             content-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            ENDPOINT.path(),
             self.address,
             self.key,
+            ENDPOINT.content_type(),
             picture.len()
         );
         let writing = async {
@@ -130,7 +134,7 @@ fn read(bytes: &[u8]) -> Option<Answer> {
     {
         return None;
     }
-    Some(Answer::read(status, header("retry-after"), header("x-request-id").is_some(), body))
+    Some(Answer::read(ENDPOINT, status, header("retry-after"), header("x-request-id").is_some(), body))
 }
 
 #[cfg(test)]

@@ -68,6 +68,16 @@ pub(crate) fn put(histogram: &mut Histogram<u64>, value: u64) {
     let _ = histogram.record(value.min(VALUE_MAX));
 }
 
+/// All of them as one.
+pub(crate) fn together<'a>(parts: impl IntoIterator<Item = &'a Latencies>) -> Latencies {
+    let mut all = latencies();
+    for part in parts {
+        // It resizes itself, so it has room for whatever the other has.
+        let _ = all.add(part);
+    }
+    all
+}
+
 /// An hour in microseconds, above every patience here.
 const VALUE_MAX: u64 = 3_600_000_000;
 
@@ -146,14 +156,8 @@ impl Tally {
 
     /// Latencies of one stream's verdicts, judged and recalled alike.
     pub(crate) fn verdicts(&self, stream: Stream) -> Latencies {
-        let mut all = latencies();
-        for ((of, outcome), row) in &self.rows {
-            if *of == stream && outcome.is_verdict() {
-                // It resizes itself, so it has room for whatever the other has.
-                let _ = all.add(&row.latency);
-            }
-        }
-        all
+        let rows = self.rows.iter().filter(|((of, outcome), _)| *of == stream && outcome.is_verdict());
+        together(rows.map(|(_, row)| &row.latency))
     }
 
     /// A stream's verdicts a second, of those answered before the run's length was over.
@@ -162,10 +166,17 @@ impl Tally {
         rows.map(|(_, row)| row.in_time).sum::<u64>() as f64 / self.length.as_secs_f64()
     }
 
-    /// How many of a stream's uploads got no verdict, those that were never sent included.
-    pub(crate) fn without_verdict(&self, stream: Stream) -> u64 {
-        let rows = self.rows.iter().filter(|((of, outcome), _)| *of == stream && !outcome.is_verdict());
-        rows.map(|(_, row)| row.latency.len()).sum::<u64>() + self.not_sent.get(stream).copied().unwrap_or(0)
+    /// How many uploads came to another end than those expected, never to be sent included; by that end.
+    pub(crate) fn other_ends(&self, expected: impl Fn(&Outcome) -> bool) -> BTreeMap<String, u64> {
+        let mut ends = BTreeMap::new();
+        for ((_, outcome), row) in self.rows.iter().filter(|((_, outcome), _)| !expected(outcome)) {
+            *ends.entry(outcome.to_string()).or_default() += row.latency.len();
+        }
+        let not_sent: u64 = self.not_sent.values().sum();
+        if not_sent > 0 {
+            ends.insert("not sent".to_owned(), not_sent);
+        }
+        ends
     }
 
     /// Every stream that anything is known of.
@@ -271,7 +282,10 @@ mod tests {
         assert_eq!(tally.streams(), ["bulk", "interactive"]);
         let verdicts = tally.verdicts("bulk").len() + tally.verdicts("interactive").len();
         assert_eq!(verdicts, 899);
-        assert_eq!((tally.without_verdict("bulk"), tally.without_verdict("interactive")), (1, 100));
+        let ends = tally.other_ends(Outcome::is_verdict);
+        let ends: Vec<(&str, u64)> = ends.iter().map(|(end, count)| (end.as_str(), *count)).collect();
+        assert_eq!(ends, [("429 overloaded", 100), ("no answer: timed out", 1)]);
+        assert_eq!(tally.other_ends(|outcome| *outcome != Outcome::Judged).values().sum::<u64>(), 899);
         let fates = |fate| tally.slices.iter().filter_map(|slice| slice.fates.get(&fate)).sum::<u64>();
         assert_eq!((fates(Fate::Judged), fates(Fate::Refused), fates(Fate::Failed)), (899, 100, 1));
         assert_eq!(tally.retry_after[&429].len(), 100);
@@ -296,6 +310,6 @@ mod tests {
         let mut tally = Tally::new(Duration::from_millis(300));
         let (due, latency) = (Duration::from_millis(299), Duration::from_secs(9));
         tally.add("s", due, latency, due + latency, Answer::lost("timed out"));
-        assert_eq!((tally.slices.len(), tally.without_verdict("s")), (1, 1));
+        assert_eq!((tally.slices.len(), tally.other_ends(Outcome::is_verdict).len()), (1, 1));
     }
 }

@@ -12,7 +12,7 @@ use crate::gate::Gate;
 use crate::metrics::JudgeNow;
 use crate::options::{Against, OwnGate};
 use crate::say;
-use crate::upload::Uploader;
+use crate::upload::{Endpoint, Uploader};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -87,8 +87,8 @@ impl Target {
         Ok(Self { base, key, own, client })
     }
 
-    pub(crate) fn uploader(&self) -> Result<Uploader> {
-        Uploader::new(&self.base, &self.key)
+    pub(crate) fn uploader(&self, endpoint: Endpoint) -> Result<Uploader> {
+        Uploader::new(&self.base, &self.key, endpoint)
     }
 
     /// `127.0.0.1:8080`

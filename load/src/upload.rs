@@ -12,10 +12,48 @@ use crate::client;
 /// Longer than the gate's own deadline for a submission.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// An endless row of what is sent, ready to be posted.
+pub(crate) trait Bodies: Send + 'static {
+    fn next(&mut self) -> Vec<u8>;
+}
+
+/// Where uploads go: what they are and what a verdict looks like there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Interactive,
-    Bulk,
+pub(crate) enum Endpoint {
+    /// A picture each, interactive.
+    Images,
+    BulkImages,
+}
+
+impl Endpoint {
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Images => "/v1/images",
+            Self::BulkImages => "/v1/images?lane=bulk",
+        }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Images | Self::BulkImages => "application/octet-stream",
+        }
+    }
+
+    /// What the body of a 200 says, or how it breaks the contract.
+    fn verdict(self, body: &[u8]) -> Result<Outcome, &'static str> {
+        match self {
+            Self::Images | Self::BulkImages => match serde_json::from_slice(body) {
+                Ok(Verdict { cached: true }) => Ok(Outcome::Recalled),
+                Ok(Verdict { cached: false }) => Ok(Outcome::Judged),
+                Err(_) => Err("200 without a verdict"),
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Verdict {
+    cached: bool,
 }
 
 /// What became of an upload.
@@ -64,11 +102,13 @@ impl Answer {
     }
 
     /// Reads an answer that came whole.
-    pub(crate) fn read(status: u16, retry_after: Option<&str>, has_request_id: bool, body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Verdict {
-            cached: bool,
-        }
+    pub(crate) fn read(
+        endpoint: Endpoint,
+        status: u16,
+        retry_after: Option<&str>,
+        has_request_id: bool,
+        body: &[u8],
+    ) -> Self {
         #[derive(Deserialize)]
         struct Problem {
             error: Error,
@@ -80,14 +120,10 @@ impl Answer {
 
         let mut faults = BTreeSet::new();
         let outcome = if status == 200 {
-            match serde_json::from_slice(body) {
-                Ok(Verdict { cached: true }) => Outcome::Recalled,
-                Ok(Verdict { cached: false }) => Outcome::Judged,
-                Err(_) => {
-                    faults.insert("200 without a verdict");
-                    Outcome::Refused(status, "no verdict".to_owned())
-                }
-            }
+            endpoint.verdict(body).unwrap_or_else(|fault| {
+                faults.insert(fault);
+                Outcome::Refused(status, "no verdict".to_owned())
+            })
         } else {
             let code = serde_json::from_slice(body).map(|Problem { error }| error.code);
             Outcome::Refused(
@@ -112,35 +148,25 @@ impl Answer {
     }
 }
 
-/// Sends uploads to one gate under one key.
+/// Sends uploads to one endpoint of one gate under one key.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploader {
     client: reqwest::Client,
-    /// Where to post, a lane each.
-    interactive: String,
-    bulk: String,
+    endpoint: Endpoint,
+    url: String,
     key: String,
 }
 
 impl Uploader {
-    pub(crate) fn new(base: &str, key: &str) -> Result<Self> {
-        let client = client::client(PATIENCE)?;
-        Ok(Self {
-            client,
-            interactive: format!("{base}/v1/images"),
-            bulk: format!("{base}/v1/images?lane=bulk"),
-            key: key.to_owned(),
-        })
+    pub(crate) fn new(base: &str, key: &str, endpoint: Endpoint) -> Result<Self> {
+        let (client, url) = (client::client(PATIENCE)?, format!("{base}{}", endpoint.path()));
+        Ok(Self { client, endpoint, url, key: key.to_owned() })
     }
 
     /// Ends when the whole answer is there.
-    pub(crate) async fn send(&self, lane: Lane, picture: Vec<u8>) -> Answer {
-        let url = match lane {
-            Lane::Interactive => &self.interactive,
-            Lane::Bulk => &self.bulk,
-        };
-        let request = self.client.post(url).bearer_auth(&self.key);
-        let request = request.header("content-type", "application/octet-stream").body(picture);
+    pub(crate) async fn send(&self, body: Vec<u8>) -> Answer {
+        let request = self.client.post(&self.url).bearer_auth(&self.key);
+        let request = request.header("content-type", self.endpoint.content_type()).body(body);
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) if error.is_timeout() => return Answer::lost("timed out"),
@@ -152,7 +178,7 @@ impl Uploader {
         let retry_after = retry_after.map(str::to_owned);
         let has_request_id = response.headers().contains_key("x-request-id");
         match response.bytes().await {
-            Ok(body) => Answer::read(status, retry_after.as_deref(), has_request_id, &body),
+            Ok(body) => Answer::read(self.endpoint, status, retry_after.as_deref(), has_request_id, &body),
             Err(_) => Answer::lost("answer cut short"),
         }
     }
@@ -162,19 +188,23 @@ impl Uploader {
 mod tests {
     use super::*;
 
+    fn read(status: u16, retry_after: Option<&str>, has_request_id: bool, body: &[u8]) -> Answer {
+        Answer::read(Endpoint::Images, status, retry_after, has_request_id, body)
+    }
+
     #[test]
     fn answers_are_told_apart_and_held_to_the_contract() {
-        let judged = Answer::read(200, None, true, br#"{"cached":false,"id":"x"}"#);
+        let judged = read(200, None, true, br#"{"cached":false,"id":"x"}"#);
         assert_eq!((judged.outcome, judged.faults.len()), (Outcome::Judged, 0));
-        assert_eq!(Answer::read(200, None, true, br#"{"cached":true}"#).outcome, Outcome::Recalled);
+        assert_eq!(read(200, None, true, br#"{"cached":true}"#).outcome, Outcome::Recalled);
 
-        let busy = Answer::read(429, Some("3"), true, br#"{"error":{"code":"overloaded"}}"#);
+        let busy = read(429, Some("3"), true, br#"{"error":{"code":"overloaded"}}"#);
         assert_eq!(busy.outcome.to_string(), "429 overloaded");
         assert_eq!((busy.retry_after, busy.faults.len()), (Some(3), 0));
 
-        let rude = Answer::read(503, Some("0"), false, b"oops");
+        let rude = read(503, Some("0"), false, b"oops");
         assert_eq!(rude.outcome.to_string(), "503 no code");
         assert_eq!(rude.faults.len(), 3, "{:?}", rude.faults);
-        assert!(!Answer::read(200, None, true, b"{}").outcome.is_verdict());
+        assert!(!read(200, None, true, b"{}").outcome.is_verdict());
     }
 }

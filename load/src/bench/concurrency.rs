@@ -10,7 +10,7 @@ use crate::gate::Postmaster;
 use crate::pictures::{self, Mix, Source};
 use crate::report::Percentiles;
 use crate::say;
-use crate::upload::Lane;
+use crate::upload::Endpoint;
 
 /// As many as the gate works on at once by default (`--in-flight-max`, `--queue-max`).
 const AT_ONCE: usize = 64;
@@ -26,7 +26,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     let originals = pictures::load(&[])?;
     let source = |stream| Source::new(originals.clone(), Mix::Fresh, stream, 1);
     let rounds = setting.options.rounds;
-    setting.callers_for(WARM_UP, AT_ONCE, "warm-up", Lane::Interactive, source("warm-up")).await?;
+    setting.callers_for(WARM_UP, AT_ONCE, "warm-up", Endpoint::Images, source("warm-up")).await?;
 
     let mut finding = Finding {
         name: "concurrency",
@@ -46,12 +46,12 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     let (mut cpu_alone, mut cpu_together) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let before = look();
-        let one = setting.callers(1, "one", Lane::Interactive, source("one")).await?;
+        let one = setting.callers(1, "one", Endpoint::Images, source("one")).await?;
         let between = look();
-        let many = setting.callers(AT_ONCE, "many", Lane::Interactive, source("many")).await?;
+        let many = setting.callers(AT_ONCE, "many", Endpoint::Images, source("many")).await?;
         let after = look();
-        finding.expect_verdicts("one at a time", "one", &one);
-        finding.expect_verdicts("many at once", "many", &many);
+        finding.expect_verdicts("one at a time", &one);
+        finding.expect_verdicts("many at once", &many);
         let (one_rate, many_rate) = (one.verdict_rate("one"), many.verdict_rate("many"));
         let (one_all, many_all) = (one.verdicts("one"), many.verdicts("many"));
         let (one_ms, many_ms) = (Percentiles::of(&one_all), Percentiles::of(&many_all));

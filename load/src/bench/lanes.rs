@@ -17,7 +17,7 @@ use crate::profile::{BULK, INTERACTIVE};
 use crate::report::Percentiles;
 use crate::say;
 use crate::tally::{Run, Tally};
-use crate::upload::Lane;
+use crate::upload::Endpoint;
 
 /// As many as the gate takes of bulk work at once by default (`--bulk-in-flight-max`).
 const BULK_CALLERS: usize = 16;
@@ -39,8 +39,8 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     let originals = pictures::load(&[])?;
     let source = |stream| Source::new(originals.clone(), Mix::Fresh, stream, 1);
     let (rounds, length) = (setting.options.rounds, setting.options.length());
-    setting.callers_for(WARM_UP, CAPACITY_CALLERS, "warm-up", Lane::Interactive, source("warm-up")).await?;
-    let full = setting.callers(CAPACITY_CALLERS, "capacity", Lane::Interactive, source("capacity")).await?;
+    setting.callers_for(WARM_UP, CAPACITY_CALLERS, "warm-up", Endpoint::Images, source("warm-up")).await?;
+    let full = setting.callers(CAPACITY_CALLERS, "capacity", Endpoint::Images, source("capacity")).await?;
     let capacity = full.verdict_rate("capacity");
     let rate = (capacity * LOAD).max(1.0);
     say::note(format!("lanes: capacity {capacity:.1}/s, so {rate:.1}/s interactive"));
@@ -56,13 +56,13 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         faults: Vec::new(),
         rounds: Vec::new(),
     };
-    finding.expect_verdicts("capacity", "capacity", &full);
+    finding.expect_verdicts("capacity", &full);
     let interactive = async |run: &Run| {
         let flow = Flow {
             stream: INTERACTIVE,
             arrivals: Arrivals::even(Shape::Steady { rate }, length),
-            source: source(INTERACTIVE),
-            sender: Sender::Swift(setting.target.uploader()?, Lane::Interactive),
+            bodies: source(INTERACTIVE),
+            sender: Sender::Swift(setting.target.uploader(Endpoint::Images)?),
         };
         open_loop::run(flow, run.clone(), Arc::new(Semaphore::new(OPEN_MAX))).await
     };
@@ -75,9 +75,8 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
 
         let (before, bulk_run) =
             (setting.target.judge(&setting.options.judge).await?, Run::begin(LEAD + length));
-        let uploader = setting.target.uploader()?;
-        let bulk =
-            callers::run(BULK_CALLERS, BULK, Lane::Bulk, &uploader, source(BULK), &bulk_run, LEAD + length);
+        let uploader = setting.target.uploader(Endpoint::BulkImages)?;
+        let bulk = callers::run(BULK_CALLERS, BULK, &uploader, source(BULK), &bulk_run, LEAD + length);
         let loud = async {
             tokio::time::sleep(LEAD).await;
             let run = Run::begin(length);
@@ -90,16 +89,16 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         let mixed = setting.target.judge(&setting.options.judge).await?;
 
         // What one bulk batch takes, from bulk work that has the judge for itself.
-        let only = setting.callers(BULK_CALLERS, BULK, Lane::Bulk, source(BULK)).await?;
+        let only = setting.callers(BULK_CALLERS, BULK, Endpoint::BulkImages, source(BULK)).await?;
         let after = setting.target.judge(&setting.options.judge).await?;
         let pictures = after.pictures_a_batch(&mixed).context("no bulk batch ran")?;
         let picture_ms = after.a_picture(&mixed).context("no picture was judged")? * 1000.0;
         let batch_ms = pictures * picture_ms;
 
-        finding.expect_verdicts("interactive alone", INTERACTIVE, &quiet);
-        finding.expect_verdicts("interactive beside bulk", INTERACTIVE, &loud);
+        finding.expect_verdicts("interactive alone", &quiet);
+        finding.expect_verdicts("interactive beside bulk", &loud);
         for (name, tally) in [("bulk beside interactive", &bulk), ("bulk alone", &only)] {
-            finding.expect_verdicts(name, BULK, tally);
+            finding.expect_verdicts(name, tally);
         }
         let (quiet_ms, loud_ms) =
             (Percentiles::of(&quiet.verdicts(INTERACTIVE)), Percentiles::of(&loud.verdicts(INTERACTIVE)));

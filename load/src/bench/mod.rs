@@ -18,12 +18,11 @@ use time::format_description::well_known::Rfc3339;
 use crate::callers;
 use crate::machine::Machine;
 use crate::options::{Bench, BenchName};
-use crate::pictures::Source;
 use crate::report;
 use crate::say;
 use crate::tally::{Run, Stream, Tally};
 use crate::target::{About, Target};
-use crate::upload::Lane;
+use crate::upload::{Bodies, Endpoint, Outcome};
 use spread::{Bound, Measured};
 
 /// Models and connections are warm before anything is measured.
@@ -109,8 +108,14 @@ pub(crate) async fn run(options: Bench) -> Result<ExitCode> {
 
 impl Setting<'_> {
     /// So many callers, each one upload after the other, for one side of a round.
-    async fn callers(&self, count: usize, stream: Stream, lane: Lane, source: Source) -> Result<Tally> {
-        self.callers_for(self.options.length(), count, stream, lane, source).await
+    async fn callers(
+        &self,
+        count: usize,
+        stream: Stream,
+        endpoint: Endpoint,
+        bodies: impl Bodies,
+    ) -> Result<Tally> {
+        self.callers_for(self.options.length(), count, stream, endpoint, bodies).await
     }
 
     async fn callers_for(
@@ -118,25 +123,25 @@ impl Setting<'_> {
         length: Duration,
         count: usize,
         stream: Stream,
-        lane: Lane,
-        source: Source,
+        endpoint: Endpoint,
+        bodies: impl Bodies,
     ) -> Result<Tally> {
         let run = Run::begin(length);
-        callers::run(count, stream, lane, &self.target.uploader()?, source, &run, length).await?;
+        callers::run(count, stream, &self.target.uploader(endpoint)?, bodies, &run, length).await?;
         Ok(run.tally())
     }
 }
 
 impl Finding {
-    /// Notes every upload of a stream that should have had a verdict and had none.
-    fn expect_verdicts(&mut self, what: &str, stream: Stream, tally: &Tally) {
-        let without = tally.without_verdict(stream);
-        if without > 0 {
-            let outcomes =
-                tally.rows.iter().filter(|((of, outcome), _)| *of == stream && !outcome.is_verdict());
-            let outcomes: Vec<String> =
-                outcomes.map(|((_, outcome), row)| format!("{outcome} {} ×", row.latency.len())).collect();
-            self.faults.push(format!("{what}: {without} without a verdict ({})", outcomes.join(", ")));
+    /// Notes every upload that should have had a verdict and had none.
+    fn expect_verdicts(&mut self, what: &str, tally: &Tally) {
+        self.expect(what, tally, Outcome::is_verdict);
+    }
+
+    /// Notes every upload that came to another end than those expected, and every breach of the contract.
+    fn expect(&mut self, what: &str, tally: &Tally, expected: impl Fn(&Outcome) -> bool) {
+        for (end, count) in tally.other_ends(expected) {
+            self.faults.push(format!("{what}: {end}: {count} ×"));
         }
         for (fault, count) in &tally.faults {
             self.faults.push(format!("{what}: {fault}: {count} ×"));

@@ -11,7 +11,7 @@ use crate::pictures::{self, Mix, Source};
 use crate::report::Percentiles;
 use crate::say;
 use crate::tally::Tally;
-use crate::upload::{Lane, Outcome};
+use crate::upload::{Endpoint, Outcome};
 
 const AT_ONCE: usize = 64;
 
@@ -39,8 +39,8 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     let bytes = picture.len();
     let source = || Source::new(vec![picture.clone()], Mix::Same, "recall", 1);
     // The first alone: until its verdict is on record, others would be judged as well.
-    let first = setting.callers_for(WARM_UP, 1, "recall", Lane::Interactive, source()).await?;
-    let warm = setting.callers_for(WARM_UP, AT_ONCE, "recall", Lane::Interactive, source()).await?;
+    let first = setting.callers_for(WARM_UP, 1, "recall", Endpoint::Images, source()).await?;
+    let warm = setting.callers_for(WARM_UP, AT_ONCE, "recall", Endpoint::Images, source()).await?;
     let latest = &target.json("/v1/verdicts?limit=1").await?["data"][0];
     ensure!(latest["cached"] == true, "the last verdict was not recalled: {latest}");
     let id = latest["id"].as_str().context("a verdict without an id")?;
@@ -64,7 +64,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     for round in 1..=rounds {
         let look = || CpuTime::look(own.pid(), cluster.postmaster);
         let before = look();
-        let uploads = setting.callers(AT_ONCE, "recall", Lane::Interactive, source()).await?;
+        let uploads = setting.callers(AT_ONCE, "recall", Endpoint::Images, source()).await?;
         let between = look();
         let inserts = cluster.run(&script, CLIENTS, seconds).await?;
         let (upload_cpu, insert_cpu) = (between.since(&before), look().since(&between));
@@ -77,7 +77,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
         ];
         cpu.iter_mut().zip(used).for_each(|(all, ms)| all.push(ms));
         recorded += verdicts(&uploads) + inserts.transactions;
-        finding.expect_verdicts("recalled uploads", "recall", &uploads);
+        finding.expect_verdicts("recalled uploads", &uploads);
         if uploads.rows.contains_key(&("recall", Outcome::Judged)) {
             finding.faults.push("an upload of the picture on record was judged again".to_owned());
         }
