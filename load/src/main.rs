@@ -18,6 +18,7 @@ mod signals;
 mod slow;
 mod tally;
 mod target;
+mod texts;
 mod upload;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! One upload and what became of it, with what the wire contract owes every answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) enum Endpoint {
     /// A picture each, interactive.
     Images,
     BulkImages,
+    /// A text each.
+    Moderations,
 }
 
 impl Endpoint {
@@ -30,30 +32,64 @@ impl Endpoint {
         match self {
             Self::Images => "/v1/images",
             Self::BulkImages => "/v1/images?lane=bulk",
+            Self::Moderations => "/v1/moderations",
         }
     }
 
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Images | Self::BulkImages => "application/octet-stream",
+            Self::Moderations => "application/json",
         }
     }
 
     /// What the body of a 200 says, or how it breaks the contract.
     fn verdict(self, body: &[u8]) -> Result<Outcome, &'static str> {
-        match self {
-            Self::Images | Self::BulkImages => match serde_json::from_slice(body) {
-                Ok(Verdict { cached: true }) => Ok(Outcome::Recalled),
-                Ok(Verdict { cached: false }) => Ok(Outcome::Judged),
-                Err(_) => Err("200 without a verdict"),
-            },
-        }
+        let no_verdict = |_| "200 without a verdict";
+        let verdict: Verdict = match self {
+            Self::Images | Self::BulkImages => serde_json::from_slice(body).map_err(no_verdict)?,
+            Self::Moderations => {
+                let moderation: Moderation = serde_json::from_slice(body).map_err(no_verdict)?;
+                let ([result], [verdict]) = (&moderation.results[..], &moderation.shieldgate.verdicts[..])
+                else {
+                    return Err("200 without one result and one verdict for one text");
+                };
+                // Official clients read a missing category as safe.
+                if result.categories.len() != CATEGORIES || result.category_scores.len() != CATEGORIES {
+                    return Err("200 without all 13 categories");
+                }
+                *verdict
+            }
+        };
+        Ok(if verdict.cached { Outcome::Recalled } else { Outcome::Judged })
     }
 }
 
-#[derive(Deserialize)]
+/// Of the OpenAI moderation shape.
+const CATEGORIES: usize = 13;
+
+#[derive(Clone, Copy, Deserialize)]
 struct Verdict {
     cached: bool,
+}
+
+#[derive(Deserialize)]
+struct Moderation {
+    results: Vec<ModerationResult>,
+    shieldgate: Recorded,
+}
+
+#[derive(Deserialize)]
+struct ModerationResult {
+    #[serde(rename = "flagged")]
+    _flagged: bool,
+    categories: BTreeMap<String, bool>,
+    category_scores: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+struct Recorded {
+    verdicts: Vec<Verdict>,
 }
 
 /// What became of an upload.
@@ -186,6 +222,8 @@ impl Uploader {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn read(status: u16, retry_after: Option<&str>, has_request_id: bool, body: &[u8]) -> Answer {
@@ -206,5 +244,44 @@ mod tests {
         assert_eq!(rude.outcome.to_string(), "503 no code");
         assert_eq!(rude.faults.len(), 3, "{:?}", rude.faults);
         assert!(!read(200, None, true, b"{}").outcome.is_verdict());
+    }
+
+    #[test]
+    fn a_moderation_has_one_result_with_all_its_categories() {
+        let outcome = |body: &Value| {
+            let body = body.to_string();
+            let answer = Answer::read(Endpoint::Moderations, 200, None, true, body.as_bytes());
+            assert_eq!(answer.outcome.is_verdict(), answer.faults.is_empty(), "{answer:?}");
+            (answer.outcome, answer.faults.first().copied().unwrap_or_default())
+        };
+        let map = |count: usize, value: Value| {
+            let entries = (0..count).map(|n| (format!("c{n}"), value.clone()));
+            Value::Object(entries.collect())
+        };
+        let whole = json!({
+            "results": [{"flagged": false, "categories": map(13, json!(false)), "category_scores": map(13, json!(0.1))}],
+            "shieldgate": {"verdicts": [{"cached": false}]},
+        });
+        assert_eq!(outcome(&whole), (Outcome::Judged, ""));
+        let with = |pointer: &str, value: Value| {
+            let mut body = whole.clone();
+            *body.pointer_mut(pointer).expect("it is there") = value;
+            outcome(&body)
+        };
+        let result = &whole["results"][0];
+        assert_eq!(with("/shieldgate/verdicts/0/cached", json!(true)).0, Outcome::Recalled);
+        for (pointer, value, fault) in [
+            ("/results/0/categories", map(12, json!(true)), "200 without all 13 categories"),
+            ("/results/0/category_scores", map(14, json!(0.5)), "200 without all 13 categories"),
+            ("/results", json!([]), "200 without one result and one verdict for one text"),
+            ("/results", json!([result, result]), "200 without one result and one verdict for one text"),
+            ("/shieldgate/verdicts", json!([]), "200 without one result and one verdict for one text"),
+            ("/results/0/flagged", Value::Null, "200 without a verdict"),
+            ("/results/0/categories", map(13, json!(0.1)), "200 without a verdict"),
+        ] {
+            assert_eq!(with(pointer, value).1, fault, "{pointer}");
+        }
+        // What the other endpoint answers is none of this one's.
+        assert_eq!(outcome(&json!({"cached": false})).1, "200 without a verdict");
     }
 }

@@ -5,6 +5,7 @@ mod lanes;
 mod pgbench;
 mod recall;
 mod spread;
+mod texts;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,6 +85,7 @@ pub(crate) async fn run(options: Bench) -> Result<ExitCode> {
             BenchName::Concurrency => concurrency::run(&setting).await?,
             BenchName::Lanes => lanes::run(&setting).await?,
             BenchName::Recall => recall::run(&setting).await?,
+            BenchName::Texts => texts::run(&setting).await?,
         };
         if let Some(own) = &mut target.own {
             own.check()?;

@@ -14,10 +14,11 @@ pub(crate) enum BenchName {
     Concurrency,
     Lanes,
     Recall,
+    Texts,
 }
 
 impl BenchName {
-    pub(crate) const ALL: [Self; 3] = [Self::Concurrency, Self::Lanes, Self::Recall];
+    pub(crate) const ALL: [Self; 4] = [Self::Concurrency, Self::Lanes, Self::Recall, Self::Texts];
 }
 
 impl FromStr for BenchName {
@@ -28,7 +29,10 @@ impl FromStr for BenchName {
             "concurrency" => Ok(Self::Concurrency),
             "lanes" => Ok(Self::Lanes),
             "recall" => Ok(Self::Recall),
-            _ => Err(format!("`{text}` is no benchmark: expected `concurrency`, `lanes` or `recall`")),
+            "texts" => Ok(Self::Texts),
+            _ => {
+                Err(format!("`{text}` is no benchmark: expected `concurrency`, `lanes`, `recall` or `texts`"))
+            }
         }
     }
 }
@@ -43,9 +47,12 @@ pub(crate) struct Bench {
     /// How long one side of one round takes, in seconds.
     #[arg(long, default_value = "8")]
     pub(crate) seconds: u64,
-    /// The judge whose batches are counted.
+    /// The judge of pictures whose batches are counted.
     #[arg(long, default_value = "open-nsfw")]
     pub(crate) judge: String,
+    /// The judge of texts whose batches are counted.
+    #[arg(long, default_value = "gemma3")]
+    pub(crate) text_judge: String,
     /// `pgbench`; the one beside the gate's own Postgres where absent.
     #[arg(long)]
     pub(crate) pgbench: Option<PathBuf>,
@@ -58,7 +65,7 @@ pub(crate) struct Bench {
     /// Everything that was measured, for programs.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
-    /// `concurrency`, `lanes`, `recall`; all where none is named.
+    /// `concurrency`, `lanes`, `recall`, `texts`; all where none is named.
     #[conf(repeat, pos)]
     pub(crate) names: Vec<BenchName>,
 }

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Duplicates(Duplicates),
     /// Profile: interactive uploads beside clients that send their body bit by bit, or stop half-way.
     Slow(Slow),
-    /// Benchmarks, each a ratio against its bound: `concurrency`, `lanes`, `recall`; all where none is named.
+    /// Benchmarks, each a ratio against its bound: `concurrency`, `lanes`, `recall`, `texts`; all where none is named.
     Bench(Bench),
 }
 
@@ -183,10 +183,10 @@ mod tests {
 
     #[test]
     fn the_gate_s_options_are_passed_on_and_benchmarks_are_named() {
-        let args = ["bench", "--gate-option=--queue-max=8", "--gate-option=--threads=1", "recall", "lanes"];
+        let args = ["bench", "--gate-option=--queue-max=8", "--gate-option=--threads=1", "recall", "texts"];
         let Ok(Command::Bench(options)) = parsed(&args) else { panic!("it parses") };
         assert_eq!(options.own.gate_option, ["--queue-max=8", "--threads=1"]);
-        assert_eq!(options.names, [BenchName::Recall, BenchName::Lanes]);
+        assert_eq!(options.names, [BenchName::Recall, BenchName::Texts]);
         assert!(parsed(&["bench", "speed"]).is_err_and(|error| error.contains("`speed` is no benchmark")));
     }
 }
