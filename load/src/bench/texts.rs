@@ -89,7 +89,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Result<Finding> {
     let mut finding = Finding {
         name: "texts",
         compared: format!(
-            "{AT_ONCE} callers at once against one, and half of what they got as independent arrivals; texts that are new each time, most of 5 to 60 words, one in ten of up to 200; {rounds} rounds of 3 × {} s, or longer at half load until {DUE_MIN} were due",
+            "{AT_ONCE} callers at once against one, and half of what they got as independent arrivals; texts that are new each time, most of 5 to 60 words, one in ten of up to 200; {rounds} rounds of 3 × {} s, or longer at half load until some {DUE_MIN} were due",
             setting.options.seconds
         ),
         measured: Vec::new(),
