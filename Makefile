@@ -34,7 +34,7 @@ mutate: build ## five thousand broken pictures over HTTP, and a million through 
 	SHIELDGATE_MUTATIONS=5000 "$(TARGET)/release/examples/with_postgres" $(CARGO) test --release --locked -p shieldgate-tests --test faults mutated -- --nocapture
 	SHIELDGATE_MUTATIONS=1000000 $(CARGO) test --release --locked -p shieldgate --test media mutated -- --nocapture
 
-bench: build ## benchmarks as ratios within one run, on a quiet machine (five minutes)
+bench: build ## benchmarks as ratios within one run, on a quiet machine (eight minutes)
 	"$(TARGET)/release/shieldgate-load" bench --json "$(TARGET)/bench.json"
 
 check: ## formatting, lints, licences
