@@ -100,14 +100,14 @@ fn across(rgb: &[u8], width: usize, height: usize, axis: &Axis) -> Vec<u8> {
     let mut out = Vec::with_capacity(axis.taps.len() * height * 3);
     for row in rgb.chunks_exact(width * 3) {
         for tap in &axis.taps {
-            let mut sum = [half; 3];
-            let pixels = row.get(tap.first * 3..).unwrap_or_default().chunks_exact(3);
-            for (pixel, weight) in pixels.zip(&tap.weights) {
-                for (sum, value) in sum.iter_mut().zip(pixel) {
-                    *sum += i32::from(*value) * weight;
-                }
+            let [mut r, mut g, mut b] = [half; 3];
+            let pixels = row.get(tap.first * 3..).unwrap_or_default().as_chunks::<3>().0;
+            for (&[red, green, blue], weight) in pixels.iter().zip(&tap.weights) {
+                r += i32::from(red) * weight;
+                g += i32::from(green) * weight;
+                b += i32::from(blue) * weight;
             }
-            out.extend(sum.map(|sum| rounded(sum, axis.bits)));
+            out.extend_from_slice(&[rounded(r, axis.bits), rounded(g, axis.bits), rounded(b, axis.bits)]);
         }
     }
     out

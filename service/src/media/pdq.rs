@@ -77,8 +77,8 @@ impl Plane {
         for y in 0..height {
             let row = &pixels[y * from_height / height * from_width..][..from_width];
             luma.extend(columns.iter().map(|&x| {
-                let [r, g, b] = row[x].map(f32::from);
-                0.299 * r + 0.587 * g + 0.114 * b
+                let [r, g, b] = row[x];
+                0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b)
             }));
         }
         Self { width, height, luma }
