@@ -27,6 +27,8 @@ WORDS = (
     "station village island planet copper simple narrow gentle early yellow doctor kitchen basket forest travel "
     "answer measure picture history machine weather finger travelled remembered considered between through"
 ).split()
+# Every other word, as in prose: 200 tokens are some 1 000 characters, which the gate reads as one page.
+SMALL_WORDS = "the of and to in a is that it was for on are as with his they at be this from I have or by".split()
 
 LLAMA = """
 import {getLlama} from "node-llama-cpp";
@@ -106,7 +108,8 @@ class Llama:
 def text_of(tokenizer, seed):
     words, rng = [], random.Random(seed)
     while len(tokenizer(" ".join(words))["input_ids"]) < TOKENS:
-        words.append(rng.choice(WORDS) + (". " if rng.random() < 0.1 else ""))
+        words.append(rng.choice(SMALL_WORDS))
+        words.append(rng.choice(WORDS) + ("." if rng.random() < 0.2 else ""))
     return " ".join(words)
 
 

@@ -169,10 +169,12 @@ impl Runtime {
     }
 
     fn builder(&self) -> ort::Result<SessionBuilder> {
-        // Spinning keeps idle cores busy; a gate waits for uploads most of the time.
+        // Between the parts of a run its threads spin, for to wake one up takes as long as a small part. A gate waits
+        // for uploads most of the time, and that must cost nothing: with the run the spinning ends.
         let builder = Session::builder(&self.environment)?
             .with_intra_threads(self.threads)?
-            .with_intra_op_spinning(false)?;
+            .with_intra_op_spinning(true)?
+            .with_config_entry("session.force_spinning_stop", "1")?;
         Ok(match self.cuda {
             // The CPU provider is never registered by hand: that turns its arena off.
             None => builder,
