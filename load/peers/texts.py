@@ -5,7 +5,8 @@
 
 The gate must run `--threads` threads on the same machine, with Gemma 3 270M as its judge. transformers reads the
 same weights, dequantised to fp32, one pass of the decoder without its head; llama.cpp reads the same GGUF, its
-prompt processing. FOLDER is where `npm install --ignore-scripts node-llama-cpp@3` was run; without it llama.cpp is
+prompt processing. Of the gate both are told: from the request to the answer, and its judge's pass alone, which is
+what the peers do (from `shieldgate_judge_run_seconds`). FOLDER is where `npm install --ignore-scripts node-llama-cpp@3` was run; without it llama.cpp is
 left out. Texts are new in every round, so that nothing is recalled; each is cut to 200 tokens by the model's own
 tokenizer. Prints medians and ratios (a peer's time / the gate's; above 1 the gate is faster), each with the spread
 of its rounds.
@@ -52,6 +53,7 @@ for await (const line of createInterface({input: process.stdin})) {
 class Gate:
     def __init__(self, url, key):
         self.url, self.key = url.rstrip("/") + "/v1/texts", key
+        self.metrics = url.rstrip("/") + "/metrics"
 
     def time(self, text, policies=None):
         url = self.url + (f"?policies={policies}" if policies else "")
@@ -65,6 +67,18 @@ class Gate:
         if verdict["cached"] or not verdict["policies"]:
             sys.exit("error: the gate recalled the text, or no policy judged it")
         return took
+
+    def smoothed_run(self):
+        """Milliseconds; each run counts one eighth."""
+        with urllib.request.urlopen(self.metrics, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        runs = [line for line in lines if line.startswith("shieldgate_judge_run_seconds{") and '"gemma3"' in line]
+        return float(runs[0].rsplit(" ", 1)[1]) * 1000
+
+    def time_both(self, text):
+        before = self.smoothed_run()
+        took = self.time(text)
+        return took, 8 * self.smoothed_run() - 7 * before
 
 
 class Transformers:
@@ -134,22 +148,24 @@ def main():
     if options.llama:
         peers["llama.cpp"] = Llama(options.gguf, options.threads, options.llama)
     seed = time.time_ns()
-    ours, one, of_peers = [], [], {name: [] for name in peers}
+    ours, passes, one, of_peers = [], [], [], {name: [] for name in peers}
     for round in range(options.rounds + 1):
         first, second, third = (text_of(tokenizer, f"{seed} {round} {which}") for which in "abc")
-        took, alone = gate.time(first), gate.time(second, "hate-text")
+        (took, run), alone = gate.time_both(first), gate.time(second, "hate-text")
         of_round = {name: peer.time(third) for name, peer in peers.items()}
         if round == 0:
             continue  # Warms up.
         ours.append(took)
+        passes.append(run)
         one.append(alone)
         for name, ms in of_round.items():
             of_peers[name].append(ms)
     print(f"gate over HTTP, all policies: {spread(ours, 0)} ms; one policy: {spread(one, 0)} ms")
+    print(f"its judge's pass, all policies: {spread(passes, 0)} ms")
     print(f"all policies / one: {spread([a / b for a, b in zip(ours, one)], 2)}")
     for name, times in of_peers.items():
-        ratios = [peer / own for peer, own in zip(times, ours)]
-        print(f"{name}: {spread(times, 0)} ms, {spread(ratios, 2)} of the gate's")
+        over_http, of_pass = ([peer / own for peer, own in zip(times, owns)] for owns in (ours, passes))
+        print(f"{name}: {spread(times, 0)} ms, {spread(of_pass, 2)} of the pass, {spread(over_http, 2)} of the whole")
     if "llama.cpp" in peers:
         peers["llama.cpp"].close()
 
