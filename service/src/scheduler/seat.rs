@@ -66,6 +66,15 @@ impl Run {
 }
 
 impl State {
+    /// The answer to so many questions while the judge takes none.
+    fn takes_nothing(&self, questions: usize) -> Option<Result<Answers, Refused>> {
+        match (self.closed, self.stuck) {
+            (true, _) => Some(Err(Refused::ShuttingDown)),
+            (_, true) => Some(Ok(vec![Err(Failure::TimedOut); questions])),
+            _ => None,
+        }
+    }
+
     /// Stops bulk work where interactive work needs the judge, which waits or is `coming`.
     fn make_way(&mut self, coming: bool) {
         if let Some(run) = self.run.as_mut().filter(|run| run.told.is_none())
@@ -121,6 +130,14 @@ impl Seat {
     ) -> Result<Answers, Refused> {
         let count = questions.len();
         let ended = || Ok(vec![Err(panicked()); count]);
+        // What would be turned away below anyway is so before work is put into it.
+        {
+            let state = self.state();
+            if let Some(answer) = state.takes_nothing(count) {
+                return answer;
+            }
+            state.queue.admits(lane, 0, deadline, Instant::now())?;
+        }
         let (judge, of) = (Arc::clone(&self.judge), Arc::clone(&views));
         let span = tracing::info_span!("prepare");
         let prepared = move || span.in_scope(|| prepare(&*judge, &of.views));
@@ -129,11 +146,8 @@ impl Seat {
         let (job, mut told) = Job::new(views, prepared, questions);
         {
             let mut state = self.state();
-            if state.closed {
-                return Err(Refused::ShuttingDown);
-            }
-            if state.stuck {
-                return Ok(vec![Err(Failure::TimedOut); count]);
+            if let Some(answer) = state.takes_nothing(count) {
+                return answer;
             }
             state.queue.push(lane, Arc::clone(&job), work, deadline, Instant::now())?;
             state.make_way(false);

@@ -150,8 +150,7 @@ impl<T: Clone> Queue<T> {
         }
     }
 
-    /// Refuses what finds no room, and what by all that was measured could not be done in time. `work`: each
-    /// view's.
+    /// Refuses what [`Self::admits`] does not; `work`: each view's.
     pub(super) fn push(
         &mut self,
         lane: Lane,
@@ -160,15 +159,27 @@ impl<T: Clone> Queue<T> {
         deadline: Instant,
         now: Instant,
     ) -> Result<(), Refused> {
+        self.admits(lane, work.iter().sum(), deadline, now)?;
+        self.lane_mut(lane).push(job, work, deadline);
+        Ok(())
+    }
+
+    /// Refused is what finds no room, and what by all that was measured could not be done in time.
+    pub(super) fn admits(
+        &self,
+        lane: Lane,
+        work: usize,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Refused> {
         if self.lane(lane).len() >= self.config.jobs_max {
             return Err(Refused::Full);
         }
         // An idle judge is always tried: what was measured may be long past.
         let wait = self.expected_wait(lane);
-        if now >= deadline || (!wait.is_zero() && now + wait + self.takes(work.iter().sum()) > deadline) {
+        if now >= deadline || (!wait.is_zero() && now + wait + self.takes(work) > deadline) {
             return Err(Refused::Deadline);
         }
-        self.lane_mut(lane).push(job, work, deadline);
         Ok(())
     }
 
