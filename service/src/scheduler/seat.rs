@@ -24,6 +24,9 @@ use super::{Refused, SchedulerConfig};
 /// How often bulk work that is held back looks whether its time has come.
 const HELD_BACK: Duration = Duration::from_millis(2);
 
+/// Targets that a batch may take where much waits for it; far from the time in which a run must end.
+const TARGETS_MAX: u32 = 8;
+
 pub(super) struct Seat {
     pub(super) judge: Arc<dyn Judge>,
     state: Mutex<State>,
@@ -109,6 +112,7 @@ impl Seat {
             jobs_max: config.queue_max.max(1),
             batch_max: judge.batch_max(),
             batch_target: config.batch_target,
+            batch_longest: config.batch_target.saturating_mul(TARGETS_MAX).min(config.judge_timeout / 4),
             bulk_share: config.bulk_share,
         });
         let (batches, pictures, interrupted) = (0, 0, 0);

@@ -49,8 +49,10 @@ pub(super) struct QueueConfig {
     pub(super) jobs_max: usize,
     /// Views a batch.
     pub(super) batch_max: usize,
-    /// How long a batch should take: a longer one delays whoever comes next. See [`WAITED_SHARE`].
+    /// How long a batch should take: a longer one delays whoever comes next.
     pub(super) batch_target: Duration,
+    /// How long one may take where interactive work waits for it ([`WAITED_SHARE`]); nobody knows who comes next.
+    pub(super) batch_longest: Duration,
     /// Of the judge's time, while both lanes have work; 0 to below 1.
     pub(super) bulk_share: f64,
 }
@@ -62,9 +64,6 @@ pub(super) const INTERRUPTIONS_MAX: u32 = 4;
 /// longer than some targets, a batch may take this part of that wait: it costs nobody more than that, and the
 /// wait gets shorter.
 const WAITED_SHARE: u32 = 4;
-
-/// Targets that such a batch may take, at most: nobody knows who comes next.
-const TARGETS_MAX: u32 = 8;
 
 /// Work done that is thrown away for interactive work that is not there yet.
 const WASTE_MAX: Duration = Duration::from_millis(100);
@@ -319,7 +318,7 @@ impl<T: Clone> Queue<T> {
         let target = self.config.batch_target;
         let target = match lane {
             Lane::Interactive => (self.takes(self.interactive.left()) / WAITED_SHARE)
-                .min(target.saturating_mul(TARGETS_MAX))
+                .min(self.config.batch_longest)
                 .max(target),
             Lane::Bulk => target,
         };
@@ -367,6 +366,7 @@ mod tests {
             jobs_max: 8,
             batch_max: 1,
             batch_target: Duration::from_millis(10),
+            batch_longest: Duration::from_millis(80),
             bulk_share: 0.2,
         };
         let (mut queue, begin) = (Queue::new(config), Instant::now());
@@ -401,8 +401,10 @@ mod tests {
 
     /// A queue whose judge takes 1 ms for a unit of work.
     fn measured(batch_max: usize) -> (Queue<u8>, Instant) {
-        let (jobs_max, batch_target) = (99, Duration::from_millis(30));
-        let mut queue = Queue::new(QueueConfig { jobs_max, batch_max, batch_target, bulk_share: 0.2 });
+        let (batch_target, batch_longest) = (Duration::from_millis(30), Duration::from_millis(120));
+        let (jobs_max, bulk_share) = (99, 0.2);
+        let mut queue =
+            Queue::new(QueueConfig { jobs_max, batch_max, batch_target, batch_longest, bulk_share });
         let begin = Instant::now();
         queue.push(Lane::Bulk, 0, vec![50], begin + Duration::from_secs(60), begin).expect("there is room");
         assert!(queue.take(begin, |_| false, false).1.is_some());
@@ -432,8 +434,8 @@ mod tests {
 
     #[test]
     fn the_more_interactive_work_waits_the_fuller_are_its_batches() {
-        for (waiting, expected) in [(1, 1), (3, 3), (12, 3), (16, 4), (32, 8), (90, 9)] {
-            let (mut queue, now) = measured(9);
+        for (waiting, expected) in [(1, 1), (3, 3), (12, 3), (16, 4), (32, 8), (90, 12)] {
+            let (mut queue, now) = measured(20);
             for job in 0..waiting {
                 let deadline = now + Duration::from_secs(60);
                 queue.push(Lane::Interactive, job, vec![10], deadline, now).expect("there is room");

@@ -9,8 +9,13 @@ use std::time::Duration;
 use self::world::{Arrival, End, Load, Random, World};
 use super::queue::{Lane, QueueConfig};
 
-const CONFIG: QueueConfig =
-    QueueConfig { jobs_max: 64, batch_max: 16, batch_target: Duration::from_millis(100), bulk_share: 0.2 };
+const CONFIG: QueueConfig = QueueConfig {
+    jobs_max: 64,
+    batch_max: 16,
+    batch_target: Duration::from_millis(100),
+    batch_longest: Duration::from_millis(800),
+    bulk_share: 0.2,
+};
 
 fn p95(sorted: &[Duration]) -> Duration {
     sorted.get(sorted.len() * 95 / 100).copied().unwrap_or_default()
@@ -49,6 +54,7 @@ fn nothing_is_lost_and_nothing_answered_twice_whatever_comes() {
             jobs_max: 1 + random.below(64) as usize,
             batch_max: 1 + random.below(16) as usize,
             batch_target: Duration::from_millis(random.below(300)),
+            batch_longest: Duration::from_millis(random.below(1000)),
             bulk_share: random.below(90) as f64 / 100.0,
         };
         let mut world = World::new(seed, config);
