@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use shieldgate_models::{Failure, Judge, JudgeCard, Question};
 
 pub use self::job::{Answers, Scored, Shown, View, Views};
+use self::prepared::Places;
 pub use self::queue::Lane;
 use self::seat::Seat;
 
@@ -93,10 +94,11 @@ impl Scheduler {
     /// To be called on an async runtime: the watch on hung runs lives there.
     pub fn start(judges: Vec<Box<dyn Judge>>, config: SchedulerConfig) -> std::io::Result<Self> {
         let coming = Arc::new(AtomicUsize::new(0));
+        let places = Places::new(std::thread::available_parallelism().map_or(1, usize::from));
         let mut seats = BTreeMap::new();
         let mut threads = Vec::new();
         for judge in judges {
-            let seat = Seat::new(judge.into(), &config, Arc::clone(&coming));
+            let seat = Seat::new(judge.into(), &config, Arc::clone(&coming), places.clone());
             let name = seat.judge.card().name.clone();
             let working = Arc::clone(&seat);
             let thread =

@@ -1,8 +1,34 @@
 //! A content made ready for one judge before it waits for it: what takes time and no turn.
 
-use shieldgate_models::Judge;
+use std::sync::Arc;
 
+use shieldgate_models::Judge;
+use tokio::sync::Semaphore;
+
+use super::Lane;
 use super::job::{Shown, View};
+
+/// Contents that are made ready at once, for all judges: each may take many times its picture's memory while it is
+/// made smaller. Bulk work has places of its own, half as many, so that nobody waits behind it.
+#[derive(Clone)]
+pub(super) struct Places {
+    interactive: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(super) fn new(cores: usize) -> Self {
+        let of = |places: usize| Arc::new(Semaphore::new(places.max(1)));
+        Self { interactive: of(cores), bulk: of(cores / 2) }
+    }
+
+    pub(super) fn of(&self, lane: Lane) -> Arc<Semaphore> {
+        Arc::clone(match lane {
+            Lane::Interactive => &self.interactive,
+            Lane::Bulk => &self.bulk,
+        })
+    }
+}
 
 /// One view as the judge will look at it.
 #[derive(Debug, Clone)]
@@ -12,19 +38,9 @@ pub(super) struct Prepared {
     pub(super) work: usize,
 }
 
-/// Blocks for some milliseconds a picture; the views of one content use all cores.
+/// Blocks for some milliseconds a picture.
 pub(super) fn prepare(judge: &dyn Judge, views: &[View]) -> Vec<Prepared> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = views.len().div_ceil(cores).max(1);
-    let all = |views: &[View]| views.iter().map(|view| prepared(judge, view)).collect::<Vec<_>>();
-    if share == views.len() {
-        return all(views);
-    }
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = views.chunks(share).map(|part| scope.spawn(move || all(part))).collect();
-        let joined = parts.into_iter().map(|part| part.join());
-        joined.flat_map(|part| part.unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
-    })
+    views.iter().map(|view| prepared(judge, view)).collect()
 }
 
 fn prepared(judge: &dyn Judge, view: &View) -> Prepared {

@@ -17,7 +17,7 @@ use shieldgate_models::{Answer, Asked, Failure, Judge, Stop};
 use tokio::sync::Notify;
 
 use super::job::{Answers, Job};
-use super::prepared::prepare;
+use super::prepared::{Places, prepare};
 use super::queue::{Batch, Lane, Queue, QueueConfig};
 use super::{Refused, SchedulerConfig};
 
@@ -36,6 +36,7 @@ pub(super) struct Seat {
     turn: Notify,
     /// Interactive submissions on their way to any judge.
     coming: Arc<AtomicUsize>,
+    places: Places,
 }
 
 struct State {
@@ -107,6 +108,7 @@ impl Seat {
         judge: Arc<dyn Judge>,
         config: &SchedulerConfig,
         coming: Arc<AtomicUsize>,
+        places: Places,
     ) -> Arc<Self> {
         let queue = Queue::new(QueueConfig {
             jobs_max: config.queue_max.max(1),
@@ -117,7 +119,14 @@ impl Seat {
         });
         let (batches, pictures, interrupted) = (0, 0, 0);
         let state = State { queue, run: None, stuck: false, closed: false, batches, pictures, interrupted };
-        Arc::new(Self { judge, state: Mutex::new(state), work: Condvar::new(), turn: Notify::new(), coming })
+        Arc::new(Self {
+            judge,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            turn: Notify::new(),
+            coming,
+            places,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,9 +152,22 @@ impl Seat {
             state.queue.admits(lane, 0, deadline, Instant::now())?;
         }
         let (judge, of) = (Arc::clone(&self.judge), Arc::clone(&views));
+        let place = tokio::time::timeout_at(deadline.into(), self.places.of(lane).acquire_owned()).await;
+        let Ok(place) = place else { return Err(Refused::Deadline) };
         let span = tracing::info_span!("prepare");
-        let prepared = move || span.in_scope(|| prepare(&*judge, &of.views));
-        let Ok(prepared) = tokio::task::spawn_blocking(prepared).await else { return ended() };
+        let prepared = move || {
+            // Held to the end, also where nobody waits for it any more.
+            let _place = place;
+            span.in_scope(|| prepare(&*judge, &of.views))
+        };
+        let prepared = match tokio::task::spawn_blocking(prepared).await {
+            Ok(prepared) => prepared,
+            Err(error) if error.is_cancelled() => return Err(Refused::ShuttingDown),
+            Err(_) => {
+                tracing::error!(judge = self.judge.card().name, "the judge panicked before its turn");
+                return ended();
+            }
+        };
         let work = prepared.iter().map(|view| view.work).collect();
         let (job, mut told) = Job::new(views, prepared, questions);
         {
